@@ -1,0 +1,81 @@
+//! What a trip was decided on: *why did it trip?* is the first question anyone asks.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::verdict::{CallKind, Cause, Verdict};
+
+/// One call's end, as the breaker saw it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// When the verdict was known.
+    pub at: Instant,
+    /// What kind of call it was.
+    pub kind: CallKind,
+    /// How it ended.
+    pub verdict: Verdict,
+    /// From its admission to its verdict.
+    pub duration: Duration,
+}
+
+/// The condition that opened a breaker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Condition {
+    /// This many failures in a row.
+    ConsecutiveFailures(u32),
+    /// A probe failed while half-open.
+    ProbeFailed,
+    /// An operator opened it.
+    Manual,
+}
+
+impl Condition {
+    /// The metric label.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::ConsecutiveFailures(_) => "consecutive_failures",
+            Self::ProbeFailed => "probe_failed",
+            Self::Manual => "manual",
+        }
+    }
+}
+
+impl fmt::Display for Condition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ConsecutiveFailures(1) => f.write_str("1 consecutive failure"),
+            Self::ConsecutiveFailures(n) => write!(f, "{n} consecutive failures"),
+            Self::ProbeFailed => f.write_str("a failed probe"),
+            Self::Manual => f.write_str("a manual trip"),
+        }
+    }
+}
+
+/// One opening of a breaker and the outcomes behind it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trip {
+    /// When it opened.
+    pub at: Instant,
+    /// What fired.
+    pub condition: Condition,
+    /// The last failure's cause; none for a manual trip.
+    pub cause: Option<Cause>,
+    /// The last outcomes that the condition was decided on, oldest first, at most [`Trip::EVIDENCE_MAX`].
+    pub evidence: Arc<[Outcome]>,
+}
+
+impl Trip {
+    /// How many outcomes a trip keeps.
+    pub const EVIDENCE_MAX: usize = 32;
+}
+
+impl fmt::Display for Trip {
+    /// `connection refused, 5 consecutive failures`: the words that clients, logs and the API all show.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.cause {
+            Some(cause) => write!(f, "{cause}, {}", self.condition),
+            None => self.condition.fmt(f),
+        }
+    }
+}

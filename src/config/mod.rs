@@ -1,0 +1,162 @@
+//! The configuration, valid by construction: whoever holds a [`Config`] need not check it again.
+//!
+//! [`args`] is what the command line says, [`raw`] what specs, flags, environment and file have in common as
+//! written, [`resolve`] merges them (spec > flag > environment > file > default) and is the only place that
+//! refuses a setting.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::breaker::Policy;
+
+/// Everything that `fusewire run` needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// At least one; names are unique, listen addresses too.
+    pub backends: Vec<Backend>,
+    /// Where the admin API listens; none: no admin API.
+    pub admin: Option<Endpoint>,
+    /// How long SIGTERM waits for calls and transactions to finish.
+    pub drain_timeout: Duration,
+    /// Worker threads of the data plane, at least 1.
+    pub workers: usize,
+}
+
+/// One backend: a name, a protocol, an address to listen on, an address to dial, and one breaker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Backend {
+    /// The name in logs, metrics, the API and rejections: 1 to 64 of `[A-Za-z0-9_.-]`.
+    pub name: Arc<str>,
+    /// What is spoken there, with the settings that only this protocol has.
+    pub protocol: Protocol,
+    /// Where clients connect.
+    pub listen: Endpoint,
+    /// Where the server is.
+    pub upstream: Endpoint,
+    /// When the breaker trips and closes.
+    pub breaker: Policy,
+    /// How long things may take.
+    pub timeouts: Timeouts,
+}
+
+/// A protocol and its own settings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Protocol {
+    /// RESP2 and RESP3.
+    Redis(Redis),
+    /// The Postgres frontend/backend protocol, version 3.
+    Postgres(Postgres),
+}
+
+impl Protocol {
+    /// `redis` or `postgres`, the metric label.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Redis(_) => "redis",
+            Self::Postgres(_) => "postgres",
+        }
+    }
+}
+
+/// Redis settings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Redis {
+    /// The first word of a rejection; upper-case letters.
+    pub reject_code: Arc<str>,
+    /// Overrides of the verdict table.
+    pub verdicts: Overrides,
+}
+
+/// Postgres settings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Postgres {
+    /// SQLSTATE of a refused connection.
+    pub reject_connect_code: SqlState,
+    /// SQLSTATE of a refused query.
+    pub reject_query_code: SqlState,
+    /// Overrides of the verdict table.
+    pub verdicts: Overrides,
+}
+
+/// Rows that a user puts before the built-in verdict table: prefixes of error codes. The longest match wins; an
+/// own row beats a built-in one of the same length.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Overrides {
+    /// Codes that are failures.
+    pub failure: Vec<Arc<str>>,
+    /// Codes that count as success.
+    pub success: Vec<Arc<str>>,
+    /// Codes that say nothing.
+    pub ignored: Vec<Arc<str>>,
+}
+
+/// Five of `[0-9A-Z]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SqlState([u8; 5]);
+
+impl SqlState {
+    /// Refused connections: `cannot_connect_now`; libpq tries its next host on this one only.
+    pub const CANNOT_CONNECT_NOW: Self = Self(*b"57P03");
+    /// Refused queries: `operator_intervention`; pools keep the connection.
+    pub const OPERATOR_INTERVENTION: Self = Self(*b"57000");
+
+    /// Parses five digits or upper-case letters.
+    pub fn parse(text: &str) -> Option<Self> {
+        let bytes: [u8; 5] = text.as_bytes().try_into().ok()?;
+        bytes.iter().all(|b| b.is_ascii_digit() || b.is_ascii_uppercase()).then_some(Self(bytes))
+    }
+
+    /// The five characters.
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or("XX000")
+    }
+}
+
+/// How long things may take. Every duration is above zero.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Timeouts {
+    /// For one logical connect: name resolution and all addresses in turn. Default 3 s.
+    pub connect: Duration,
+    /// For the backend's silence while it owes a reply. None: as long as it likes. Default 30 s for Redis,
+    /// none for Postgres queries.
+    pub response: Option<Duration>,
+    /// For a client to get through its handshake, and for a backend to answer each step of it. Default 30 s.
+    pub handshake: Duration,
+    /// TCP_USER_TIMEOUT of upstream connections: unacknowledged data for so long is a dead peer. Default 30 s.
+    pub tcp_user: Duration,
+    /// Idle time before TCP keepalive probes on both sides. Default 30 s, then every 10 s, 3 times.
+    pub keepalive: Duration,
+}
+
+/// An address to listen on or to dial.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Endpoint {
+    /// A host name or address and a port. A host that is an address literal is stored without brackets.
+    Tcp {
+        /// Host name, IPv4 or IPv6 address.
+        host: Arc<str>,
+        /// Port; 0 only for listening (any free one).
+        port: u16,
+    },
+    /// The path of a unix socket.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Self::Tcp { host, port } => write!(f, "{host}:{port}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl From<SocketAddr> for Endpoint {
+    fn from(addr: SocketAddr) -> Self {
+        Self::Tcp { host: addr.ip().to_string().into(), port: addr.port() }
+    }
+}

@@ -1,0 +1,492 @@
+//! One backend's breaker, shared by the connections that go through it.
+//!
+//! A call begins with [`Lane::admit`] and ends with the [`Permit`]'s verdict. While the breaker is closed and no
+//! failure is on record, both are one atomic load and a few plain stores; everything else takes the lock. Logs
+//! and counts of transitions are written after unlocking.
+//!
+//! Absent on purpose: sockets, protocols, and the clock (time is an argument here too).
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Notify, watch};
+
+use crate::breaker::{
+    Breaker, CallKind, Cause, Generation, Outcome, Policy, Refusal, State, Ticket, Transition, Trip, Verdict,
+    Why,
+};
+use crate::metrics::{Counter, Tally, Totals};
+
+/// One backend's breaker and its figures.
+#[derive(Debug)]
+pub struct Gate {
+    name: Arc<str>,
+    /// Generation, state and "a failure is on record" in one word, so that a call can pass without the lock.
+    word: AtomicU64,
+    inner: Mutex<Inner>,
+    tallies: Box<[Tally]>,
+    /// Woken when [`Gate::deadline`] may have come nearer.
+    pub alarm: Notify,
+    state: watch::Sender<State>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    breaker: Breaker,
+    failures: BTreeMap<Cause, u64>,
+    trips: BTreeMap<&'static str, u64>,
+}
+
+/// The gate as one worker sees it: the same breaker, a tally of its own.
+#[derive(Debug, Clone)]
+pub struct Lane {
+    gate: Arc<Gate>,
+    worker: usize,
+}
+
+/// Leave to make one call; handed back with [`Permit::record`]. Dropped without a verdict the call counts as
+/// ignored, and a probe's slot is free again: a client that vanishes can never wedge the half-open state.
+#[must_use]
+pub struct Permit {
+    lane: Lane,
+    ticket: Ticket,
+    kind: CallKind,
+    start: Instant,
+    reported: bool,
+}
+
+/// Why a call was not let through: the words for the client, in any protocol.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rejection {
+    /// The backend's name.
+    pub backend: Arc<str>,
+    /// What the breaker said.
+    pub refusal: Refusal,
+}
+
+impl Rejection {
+    /// How long the client had better wait; zero when a probe may settle it at any moment, none when only an
+    /// operator can.
+    pub fn retry_after(&self, now: Instant) -> Option<Duration> {
+        match (self.refusal.state, self.refusal.retry_at) {
+            (State::HalfOpen, None) => Some(Duration::ZERO),
+            (_, retry_at) => retry_at.map(|at| at.saturating_duration_since(now)),
+        }
+    }
+
+    /// The cause, for a detail line: `connection refused, 5 consecutive failures`.
+    pub fn cause(&self) -> String {
+        self.refusal.trip.as_ref().map_or_else(|| "half-open".to_owned(), ToString::to_string)
+    }
+
+    /// The hint: `retry after 12400 ms`.
+    pub fn hint(&self, now: Instant) -> String {
+        match self.retry_after(now) {
+            Some(delay) => format!("retry after {} ms", delay.as_millis()),
+            None => "retry after an operator has reset it".to_owned(),
+        }
+    }
+}
+
+impl fmt::Display for Rejection {
+    /// `backend 'cache' is open (connection refused, 5 consecutive failures)`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = match self.refusal.state {
+            State::HalfOpen => "half-open",
+            State::Open | State::Closed => "open",
+        };
+        write!(f, "backend '{}' is {state} ({})", self.backend, self.cause())
+    }
+}
+
+/// A gate's state and figures at one moment, for the admin API.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    /// The backend's name.
+    pub name: Arc<str>,
+    /// The breaker's state.
+    pub state: State,
+    /// Its generation.
+    pub generation: Generation,
+    /// When the state was entered.
+    pub since: Instant,
+    /// Failures since the last success; zero unless closed.
+    pub consecutive_failures: u32,
+    /// Probes under way.
+    pub probes_in_flight: usize,
+    /// When the breaker will next act by itself.
+    pub deadline: Option<Instant>,
+    /// How often it has opened.
+    pub trips: u64,
+    /// Openings by [`crate::breaker::Condition::label`].
+    pub trips_by_condition: BTreeMap<&'static str, u64>,
+    /// The last opening.
+    pub last_trip: Option<Arc<Trip>>,
+    /// Failures by cause.
+    pub failures: BTreeMap<Cause, u64>,
+    /// The counts.
+    pub totals: Totals,
+}
+
+const CODE_MASK: u64 = 0b11;
+const RUN_FLAG: u64 = 0b100;
+const GENERATION_SHIFT: u32 = 3;
+
+fn word_of(breaker: &Breaker) -> u64 {
+    let run = if breaker.consecutive_failures() > 0 { RUN_FLAG } else { 0 };
+    (breaker.generation() << GENERATION_SHIFT) | run | u64::from(breaker.state().gauge())
+}
+
+impl Gate {
+    /// A closed gate for `workers` workers. Tally 0 belongs to the control plane; workers count from 1.
+    pub fn new(name: impl Into<Arc<str>>, policy: Policy, workers: usize, now: Instant) -> Arc<Self> {
+        let breaker = Breaker::new(policy, now);
+        Arc::new(Self {
+            name: name.into(),
+            word: AtomicU64::new(word_of(&breaker)),
+            inner: Mutex::new(Inner { breaker, failures: BTreeMap::new(), trips: BTreeMap::new() }),
+            tallies: (0..=workers).map(|_| Tally::default()).collect(),
+            alarm: Notify::new(),
+            state: watch::Sender::new(State::Closed),
+        })
+    }
+
+    /// The backend's name.
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// The gate as worker `worker` (from 1; 0 is the control plane) sees it.
+    pub fn lane(self: &Arc<Self>, worker: usize) -> Lane {
+        assert!(worker < self.tallies.len(), "no such worker");
+        Lane { gate: self.clone(), worker }
+    }
+
+    /// The present state, followed by each change.
+    pub fn watch(&self) -> watch::Receiver<State> {
+        self.state.subscribe()
+    }
+
+    /// The present state.
+    pub fn state(&self) -> State {
+        *self.state.borrow()
+    }
+
+    /// Lets time pass. Called by the backend's timer, so that half-open is entered without traffic.
+    pub fn tick(&self, now: Instant) {
+        self.with(|inner| inner.breaker.tick(now));
+    }
+
+    /// When [`Gate::tick`] has something to do next.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.lock().breaker.deadline()
+    }
+
+    /// Closes the breaker by hand.
+    pub fn reset(&self, now: Instant) {
+        self.with(|inner| inner.breaker.reset(now));
+    }
+
+    /// Opens the breaker by hand, for `hold` or until it is reset.
+    pub fn trip(&self, now: Instant, hold: Option<Duration>) {
+        self.with(|inner| inner.breaker.trip(now, hold));
+    }
+
+    /// State and figures at this moment.
+    pub fn snapshot(&self, now: Instant) -> Snapshot {
+        let mut totals = Totals::default();
+        self.tallies.iter().for_each(|tally| totals.absorb(tally));
+        self.with(|inner| {
+            let breaker = &mut inner.breaker;
+            breaker.tick(now);
+            Snapshot {
+                name: self.name.clone(),
+                state: breaker.state(),
+                generation: breaker.generation(),
+                since: breaker.since(),
+                consecutive_failures: breaker.consecutive_failures(),
+                probes_in_flight: breaker.probes_in_flight(),
+                deadline: breaker.deadline(),
+                trips: breaker.trips(),
+                trips_by_condition: inner.trips.clone(),
+                last_trip: breaker.last_trip().cloned(),
+                failures: inner.failures.clone(),
+                totals,
+            }
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // A panic elsewhere while the lock was held leaves the breaker as it was: every change to it is a single
+        // assignment away from consistent, and a proxy that refuses to go on would be worse.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs `act` under the lock, then, unlocked, tells the world what changed.
+    fn with<T>(&self, act: impl FnOnce(&mut Inner) -> T) -> T {
+        let mut inner = self.lock();
+        let result = act(&mut inner);
+        let transitions = inner.breaker.take_transitions();
+        for transition in &transitions {
+            if let Why::Tripped(trip) = &transition.why {
+                *inner.trips.entry(trip.condition.label()).or_default() += 1;
+            }
+        }
+        self.word.store(word_of(&inner.breaker), Ordering::Release);
+        if let Some(last) = transitions.last() {
+            // Sent under the lock, so that watchers see states in the order in which they were entered.
+            self.state.send_replace(last.to);
+        }
+        drop(inner);
+        if !transitions.is_empty() {
+            self.alarm.notify_one();
+            transitions.iter().for_each(|transition| log(&self.name, transition));
+        }
+        result
+    }
+}
+
+fn log(name: &str, transition: &Transition) {
+    let (from, to) = (transition.from.label(), transition.to.label());
+    let (shout_from, shout_to) = (from.to_uppercase(), to.to_uppercase());
+    let retry_after = transition.retry_after.map(|delay| humantime::format_duration(delay).to_string());
+    match &transition.why {
+        Why::Tripped(trip) => tracing::warn!(
+            backend = name,
+            from,
+            to,
+            reason = trip.condition.label(),
+            last_error = trip.cause.as_ref().map(tracing::field::display),
+            retry_after = retry_after.as_deref().unwrap_or("reset"),
+            "Circuit breaker '{name}' transitioned from {shout_from} to {shout_to} after {}",
+            trip.condition
+        ),
+        Why::DelayPassed => tracing::info!(
+            backend = name,
+            from,
+            to,
+            reason = "delay_passed",
+            "Circuit breaker '{name}' transitioned from {shout_from} to {shout_to} after its recovery timeout"
+        ),
+        Why::ProbesSucceeded(n) => tracing::info!(
+            backend = name,
+            from,
+            to,
+            reason = "probe_succeeded",
+            "Circuit breaker '{name}' transitioned from {shout_from} to {shout_to} after {n} successful probe{}",
+            if *n == 1 { "" } else { "s" }
+        ),
+        Why::Reset => tracing::info!(
+            backend = name,
+            from,
+            to,
+            reason = "reset",
+            "Circuit breaker '{name}' transitioned from {shout_from} to {shout_to} after a manual reset"
+        ),
+    }
+}
+
+impl Lane {
+    /// The gate behind it.
+    pub fn gate(&self) -> &Arc<Gate> {
+        &self.gate
+    }
+
+    /// Counts into this worker's tally.
+    #[inline]
+    pub fn add(&self, counter: Counter, n: u64) {
+        self.tally().add(counter, n);
+    }
+
+    /// The generation, if the breaker is closed: a whole batch of calls may pass on it, each accounted with
+    /// [`Lane::passed`] and [`Lane::succeeded`] or [`Lane::permit_of`]. One atomic load.
+    #[inline]
+    pub fn closed(&self) -> Option<Generation> {
+        let word = self.gate.word.load(Ordering::Acquire);
+        (word & CODE_MASK == u64::from(State::Closed.gauge())).then_some(word >> GENERATION_SHIFT)
+    }
+
+    /// Accounts for `n` calls let through on [`Lane::closed`].
+    #[inline]
+    pub fn passed(&self, n: u64) {
+        self.tally().add(Counter::Admitted, n);
+    }
+
+    /// Ends `n` calls that [`Lane::passed`] accounted for with success: no lock while nothing has failed.
+    #[inline]
+    pub fn succeeded(
+        &self,
+        now: Instant,
+        generation: Generation,
+        kind: CallKind,
+        duration: Duration,
+        n: u64,
+    ) {
+        let tally = self.tally();
+        tally.add(Counter::Success, n);
+        tally.observe(duration, n);
+        let quiet = (generation << GENERATION_SHIFT) | u64::from(State::Closed.gauge());
+        if self.gate.word.load(Ordering::Acquire) != quiet {
+            let outcome = Outcome { at: now, kind, verdict: Verdict::Success, duration };
+            self.settle(Ticket::ordinary(generation), outcome);
+        }
+    }
+
+    /// Ends `n` calls that [`Lane::passed`] accounted for without a verdict on the backend.
+    #[inline]
+    pub fn ignored(&self, n: u64) {
+        self.tally().add(Counter::Ignored, n);
+    }
+
+    /// The permit of one call that [`Lane::passed`] accounted for, to end it with any verdict.
+    pub fn permit_of(&self, generation: Generation, kind: CallKind, start: Instant) -> Permit {
+        let ticket = Ticket::ordinary(generation);
+        Permit { lane: self.clone(), ticket, kind, start, reported: false }
+    }
+
+    /// Asks to make one call.
+    ///
+    /// # Errors
+    /// A [`Rejection`], already counted, unless the breaker is closed or a probe slot is free.
+    pub fn admit(&self, now: Instant, kind: CallKind) -> Result<Permit, Rejection> {
+        let answer = self.gate.with(|inner| inner.breaker.admit(now, kind));
+        if answer.as_ref().is_ok_and(Ticket::is_probe) {
+            self.add(Counter::Probes, 1);
+            self.gate.alarm.notify_one();
+        }
+        self.answer(now, kind, answer)
+    }
+
+    /// Asks to make a call that must not be a probe because it may rightly take long: a blocking command, a
+    /// subscription, a COPY, replication.
+    ///
+    /// # Errors
+    /// A [`Rejection`], already counted, unless the breaker is closed.
+    pub fn admit_ineligible(&self, now: Instant, kind: CallKind) -> Result<Permit, Rejection> {
+        let answer = self.gate.with(|inner| inner.breaker.admit_ineligible(now));
+        self.answer(now, kind, answer)
+    }
+
+    /// Counts `n` more calls that met the same rejection as the one that was asked for: the rest of a batch.
+    pub fn rejected(&self, rejection: &Rejection, n: u64) {
+        let counter = match rejection.refusal.state {
+            State::HalfOpen => Counter::RejectedHalfOpen,
+            State::Open | State::Closed => Counter::RejectedOpen,
+        };
+        self.add(counter, n);
+    }
+
+    fn answer(
+        &self,
+        now: Instant,
+        kind: CallKind,
+        answer: Result<Ticket, Refusal>,
+    ) -> Result<Permit, Rejection> {
+        match answer {
+            Ok(ticket) => {
+                self.passed(1);
+                Ok(Permit { lane: self.clone(), ticket, kind, start: now, reported: false })
+            }
+            Err(refusal) => {
+                let rejection = Rejection { backend: self.gate.name.clone(), refusal };
+                self.rejected(&rejection, 1);
+                Err(rejection)
+            }
+        }
+    }
+
+    fn settle(&self, ticket: Ticket, outcome: Outcome) {
+        let counts = outcome.verdict != Verdict::Ignored;
+        let effect = self.gate.with(|inner| {
+            if let Verdict::Failure(cause) = &outcome.verdict {
+                *inner.failures.entry(cause.clone()).or_default() += 1;
+            }
+            inner.breaker.record(ticket, outcome)
+        });
+        if counts && !effect {
+            self.add(Counter::Stale, 1);
+        }
+    }
+
+    #[inline]
+    fn tally(&self) -> &Tally {
+        &self.gate.tallies[self.worker]
+    }
+}
+
+impl Permit {
+    /// Whether the call is a probe.
+    pub fn is_probe(&self) -> bool {
+        self.ticket.is_probe()
+    }
+
+    /// When the call was admitted.
+    pub fn start(&self) -> Instant {
+        self.start
+    }
+
+    /// The generation that admitted it.
+    pub fn generation(&self) -> Generation {
+        self.ticket.generation
+    }
+
+    /// Says whose move it is: the backend's, or the client's. Without effect on calls that are not probes.
+    pub fn set_owed(&self, owed: bool) {
+        if self.is_probe() {
+            self.lane.gate.with(|inner| inner.breaker.set_owed(self.ticket, owed));
+        }
+    }
+
+    /// Ends the call.
+    pub fn record(mut self, now: Instant, verdict: Verdict) {
+        self.reported = true;
+        let duration = now.saturating_duration_since(self.start);
+        match verdict {
+            Verdict::Success => {
+                self.lane.add(Counter::Success, 1);
+                self.lane.tally().observe(duration, 1);
+            }
+            Verdict::Failure(_) => {
+                self.lane.add(Counter::Failure, 1);
+                self.lane.tally().observe(duration, 1);
+            }
+            Verdict::Ignored => self.lane.add(Counter::Ignored, 1),
+        }
+        self.lane.settle(self.ticket, Outcome { at: now, kind: self.kind, verdict, duration });
+    }
+
+    fn release(&mut self) {
+        self.lane.add(Counter::Ignored, 1);
+        if self.is_probe() {
+            // The breaker only needs to know that the slot is free, so the time of it does not matter: the
+            // admission's own is the one that cannot run ahead of the clock.
+            let outcome = Outcome {
+                at: self.start,
+                kind: self.kind,
+                verdict: Verdict::Ignored,
+                duration: Duration::ZERO,
+            };
+            self.lane.settle(self.ticket, outcome);
+        }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        if !self.reported {
+            self.release();
+        }
+    }
+}
+
+impl fmt::Debug for Permit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Permit")
+            .field("ticket", &self.ticket)
+            .field("kind", &self.kind)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,19 @@
+//! fusewire: a circuit-breaker proxy for Redis and Postgres.
+//!
+//! The map, from the outside in, and who may know whom. Arrows never turn round; a test checks it.
+//!
+//! | module | what it is | may use |
+//! |---|---|---|
+//! | [`config`] | args, environment and file → valid settings | breaker |
+//! | [`breaker`] | pure state machine over verdicts | std |
+//! | [`metrics`] | tallies and their way to Prometheus | breaker |
+//! | [`gate`] | one backend's breaker, shared | breaker, metrics |
+//! | [`backends`] | the backends by name | config, gate |
+//! | [`protocol`] | pure sessions: bytes in, decisions out | gate, breaker, config |
+
+pub mod backends;
+pub mod breaker;
+pub mod config;
+pub mod gate;
+pub mod metrics;
+pub mod protocol;

@@ -1,0 +1,8 @@
+//! Figures: what the data path counts, and how the counts reach Prometheus.
+//!
+//! The data path never touches a metrics registry. Each worker counts into a [`Tally`] of its own, which costs a
+//! few plain stores a batch; a scrape adds the tallies up.
+
+mod tally;
+
+pub use tally::{Counter, Histogram, Tally, Totals};
