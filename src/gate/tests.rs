@@ -1,0 +1,157 @@
+//! The gate: what connections that share a breaker may rely on.
+
+use std::time::{Duration, Instant};
+
+use super::*;
+use crate::breaker::Fault;
+
+fn gate(policy: Policy) -> (Arc<Gate>, Lane, Instant) {
+    let now = Instant::now();
+    let gate = Gate::new("cache", policy, 2, now);
+    let lane = gate.lane(1);
+    (gate, lane, now)
+}
+
+fn refused() -> Verdict {
+    Verdict::Failure(Fault::Refused.into())
+}
+
+fn trip(lane: &Lane, now: Instant) {
+    while lane.closed().is_some() {
+        lane.admit(now, CallKind::Command).expect("closed").record(now, refused());
+    }
+}
+
+#[test]
+fn the_fast_path_follows_the_state() {
+    let (gate, lane, now) = gate(Policy::default());
+    assert_eq!(lane.closed(), Some(0));
+    trip(&lane, now);
+    assert_eq!(lane.closed(), None);
+    assert_eq!(gate.state(), State::Open);
+    gate.reset(now);
+    assert_eq!(lane.closed(), Some(2));
+}
+
+#[test]
+fn a_batch_of_successes_ends_the_run() {
+    let (gate, lane, now) = gate(Policy::default());
+    for _ in 0..4 {
+        lane.admit(now, CallKind::Command).expect("closed").record(now, refused());
+    }
+    assert_eq!(gate.snapshot(now).consecutive_failures, 4);
+    let generation = lane.closed().expect("closed");
+    lane.passed(10);
+    lane.succeeded(now, generation, CallKind::Command, Duration::from_micros(80), 10);
+    let snapshot = gate.snapshot(now);
+    assert_eq!(snapshot.consecutive_failures, 0);
+    assert_eq!(snapshot.totals.get(Counter::Success), 10);
+    assert_eq!(snapshot.totals.in_flight(), 0);
+}
+
+#[test]
+fn successes_of_an_older_generation_are_counted_and_change_nothing() {
+    let (gate, lane, now) = gate(Policy::default());
+    let generation = lane.closed().expect("closed");
+    lane.passed(1);
+    trip(&lane, now);
+    lane.succeeded(now, generation, CallKind::Command, Duration::ZERO, 1);
+    let snapshot = gate.snapshot(now);
+    assert_eq!(snapshot.state, State::Open);
+    assert_eq!(snapshot.totals.get(Counter::Stale), 1);
+}
+
+#[test]
+fn a_dropped_permit_frees_its_probe_slot() {
+    let policy = Policy::default();
+    let later = policy.recovery_timeout;
+    let (gate, lane, now) = gate(policy);
+    trip(&lane, now);
+    let now = now + later;
+    let probe = lane.admit(now, CallKind::Command).expect("a free slot");
+    assert!(probe.is_probe());
+    assert_eq!(lane.admit(now, CallKind::Command).unwrap_err().refusal.state, State::HalfOpen);
+    drop(probe);
+    assert!(lane.admit(now, CallKind::Command).expect("free again").is_probe());
+    assert_eq!(gate.snapshot(now).totals.get(Counter::Probes), 2);
+    assert_eq!(gate.snapshot(now).totals.in_flight(), 0);
+}
+
+#[test]
+fn rejections_are_counted_but_are_no_calls() {
+    let (gate, lane, now) = gate(Policy::default());
+    trip(&lane, now);
+    let calls = gate.snapshot(now).totals.calls();
+    let rejection = lane.admit(now, CallKind::Command).unwrap_err();
+    lane.rejected(&rejection, 9);
+    let snapshot = gate.snapshot(now);
+    assert_eq!(snapshot.totals.calls(), calls);
+    assert_eq!(snapshot.totals.get(Counter::RejectedOpen), 10);
+    assert_eq!(snapshot.state, State::Open);
+}
+
+#[test]
+fn a_rejection_says_who_why_and_when() {
+    let (gate, lane, now) = gate(Policy::default());
+    trip(&lane, now);
+    let now = now + Duration::from_millis(17_600);
+    let rejection = lane.admit(now, CallKind::Command).unwrap_err();
+    let text = format!("{rejection}; {}", rejection.hint(now));
+    let expected =
+        "backend 'cache' is open (connection refused, 5 consecutive failures); retry after 12400 ms";
+    assert_eq!(text, expected);
+    gate.trip(now, None);
+    let rejection = lane.admit(now, CallKind::Command).unwrap_err();
+    let text = format!("{rejection}; {}", rejection.hint(now));
+    assert_eq!(text, "backend 'cache' is open (a manual trip); retry after an operator has reset it");
+}
+
+#[test]
+fn the_timer_hears_of_a_probe_that_brings_its_deadline_nearer() {
+    let policy = Policy::default();
+    let (later, silence) = (policy.recovery_timeout, policy.probe_timeout);
+    let (gate, lane, now) = gate(policy);
+    trip(&lane, now);
+    gate.tick(now + later);
+    assert_eq!(gate.deadline(), None);
+    let probe = lane.admit(now + later, CallKind::Command).expect("a free slot");
+    assert_eq!(gate.deadline(), Some(now + later + silence));
+    gate.tick(now + later + silence);
+    assert_eq!(gate.state(), State::Open, "the backend was silent");
+    drop(probe);
+    assert_eq!(gate.state(), State::Open);
+}
+
+#[test]
+fn watchers_see_each_state() {
+    let (gate, lane, now) = gate(Policy::default());
+    let mut states = gate.watch();
+    trip(&lane, now);
+    assert!(states.has_changed().expect("the gate lives"));
+    assert_eq!(*states.borrow_and_update(), State::Open);
+    gate.reset(now);
+    assert_eq!(*states.borrow_and_update(), State::Closed);
+}
+
+#[test]
+fn concurrent_callers_trip_it_once_and_the_figures_balance() {
+    let (gate, _, now) = gate(Policy::default());
+    std::thread::scope(|scope| {
+        for worker in 1..=2 {
+            let lane = gate.lane(worker);
+            scope.spawn(move || {
+                for call in 0..10_000 {
+                    match lane.admit(now, CallKind::Command) {
+                        Ok(permit) if call % 3 == 0 => permit.record(now, Verdict::Success),
+                        Ok(permit) => permit.record(now, refused()),
+                        Err(_) => {}
+                    }
+                }
+            });
+        }
+    });
+    let snapshot = gate.snapshot(now);
+    assert_eq!(snapshot.totals.in_flight(), 0);
+    assert_eq!(snapshot.totals.calls() + snapshot.totals.rejections(), 20_000);
+    assert_eq!(snapshot.trips, u64::from(snapshot.state == State::Open));
+}
