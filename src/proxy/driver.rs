@@ -1,0 +1,507 @@
+//! One client connection and its upstream connection, both moved from one task.
+//!
+//! Bytes are read into a scratch buffer that belongs to the worker, shown to the session, and written out from
+//! there: an idle connection owns no buffer, a busy one copies nothing unless a socket is full. The two directions
+//! never wait for each other; each stops reading while its own output is blocked.
+//!
+//! Absent on purpose: any knowledge of a protocol, and any timer armed per call (there is one coarse deadline per
+//! connection, checked lazily).
+
+use std::cell::RefCell;
+use std::future::{Future, poll_fn};
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use tokio::time::{Instant as TokioInstant, Sleep, sleep_until, timeout};
+
+use super::socket::{Backlog, Socket};
+use super::upstream::{Upstream, dial};
+use super::worker::Drain;
+use crate::backends::Backend;
+use crate::breaker::Fault;
+use crate::gate::Lane;
+use crate::metrics::Counter;
+use crate::protocol::{HOLD_MAX, Phase, Plan, Session, Target, Wait};
+
+/// A worker's read buffer: what a session may hold plus a read of good size.
+const SCRATCH: usize = HOLD_MAX + 62 * 1024;
+/// Rounds of a busy connection before other connections get their turn.
+const ROUNDS: usize = 16;
+/// How long the last words to a client may take to be written.
+const FINISH_WRITE: Duration = Duration::from_secs(10);
+/// How long, and for how many bytes, a closing client is listened to. Without it the client's own write fails
+/// before it has read the error (PROTOCOLS.md §1 rule 8).
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_BYTES: usize = 1024 * 1024;
+
+thread_local! {
+    static WORKBENCH: RefCell<Workbench> = RefCell::new(Workbench {
+        scratch: vec![0; SCRATCH],
+        plan: Plan::default(),
+        replies: Vec::new(),
+    });
+}
+
+/// What a worker lends to the connection that it is moving.
+struct Workbench {
+    scratch: Vec<u8>,
+    plan: Plan,
+    replies: Vec<u8>,
+}
+
+/// A client connection under way.
+pub struct Driver<S> {
+    session: S,
+    lane: Lane,
+    backend: Arc<Backend>,
+    client: Side,
+    server: Option<Side>,
+    /// The breaker's next change, while the session wants to know it.
+    change: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    drain: Drain,
+    timer: Option<Pin<Box<Sleep>>>,
+    /// Since when the backend has been silent, and the client.
+    backend_since: Instant,
+    client_since: Instant,
+    backend_owes: bool,
+}
+
+/// One of the two sockets.
+struct Side {
+    socket: Socket,
+    /// Input that the session has left unconsumed.
+    held: Vec<u8>,
+    /// Something has happened since the session left `held`: it is worth showing again.
+    again: bool,
+    backlog: Backlog,
+    input: Input,
+    /// Our sending side is shut, or the peer does not take any more.
+    output_over: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Input {
+    Open,
+    /// The peer has ended it; the session has yet to hear of it.
+    Ended(Fault),
+    /// The session has heard of it.
+    Over,
+}
+
+/// The client is gone: nobody is left to serve.
+struct ClientGone;
+
+/// Why the relay stopped.
+enum Next {
+    Dial(Target),
+    Finish,
+    Abort,
+}
+
+impl<S: Session> Driver<S> {
+    /// A driver for a client that has just been accepted.
+    pub fn new(session: S, lane: Lane, backend: Arc<Backend>, client: Socket, drain: Drain) -> Self {
+        client.tune_downstream(&backend.config.timeouts);
+        lane.add(Counter::Accepted, 1);
+        let now = present();
+        Self {
+            session,
+            lane,
+            backend,
+            client: Side::new(client),
+            server: None,
+            change: None,
+            drain,
+            timer: None,
+            backend_since: now,
+            client_since: now,
+            backend_owes: false,
+        }
+    }
+
+    /// Moves the connection until it ends.
+    pub async fn run(mut self) {
+        loop {
+            match poll_fn(|cx| self.poll_relay(cx)).await {
+                Ok(Next::Dial(target)) => Box::pin(self.dial(target)).await,
+                Ok(Next::Finish) => return Box::pin(self.finish()).await,
+                Ok(Next::Abort) => return self.client.socket.reset_on_close(),
+                Err(ClientGone) => return,
+            }
+        }
+    }
+
+    async fn dial(&mut self, target: Target) {
+        let config = &self.backend.config;
+        let dialled = dial(&config.upstream, target, &config.timeouts).await;
+        let now = present();
+        self.client_since = now;
+        self.client.again = true;
+        match dialled {
+            Ok(Upstream { socket, peer }) => {
+                self.lane.add(Counter::Connected, 1);
+                self.server = Some(Side::new(socket));
+                self.session.on_connected(now, peer);
+            }
+            Err(fault) => {
+                self.lane.add(Counter::ConnectFailed, 1);
+                self.session.on_connect_failed(now, fault);
+            }
+        }
+    }
+
+    /// Writes what is owed to the client, closes the upstream connection, and closes the client's in a way that
+    /// lets it read the last words.
+    async fn finish(mut self) {
+        self.hang_up();
+        let written = timeout(FINISH_WRITE, poll_fn(|cx| self.poll_last_words(cx))).await;
+        if !matches!(written, Ok(Ok(()))) || self.client.input != Input::Open {
+            return;
+        }
+        let mut left = LINGER_BYTES;
+        let drained = poll_fn(|cx| WORKBENCH.with_borrow_mut(|bench| self.poll_linger(cx, bench, &mut left)));
+        // Whether the client went in time or not, it has had its chance to read.
+        let _ = timeout(LINGER, drained).await;
+    }
+
+    fn poll_last_words(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        WORKBENCH.with_borrow_mut(|bench| {
+            loop {
+                self.client.flush(cx)?;
+                if !self.client.backlog.is_empty() {
+                    return Poll::Pending;
+                }
+                if !self.answer(cx, present(), bench)? {
+                    return self.client.socket.poll_shutdown(cx);
+                }
+            }
+        })
+    }
+
+    fn poll_linger(&mut self, cx: &mut Context<'_>, bench: &mut Workbench, left: &mut usize) -> Poll<()> {
+        loop {
+            match self.client.socket.poll_read(cx, &mut bench.scratch) {
+                Poll::Ready(Ok(n)) if n > 0 && n <= *left => *left -= n,
+                Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    fn poll_relay(&mut self, cx: &mut Context<'_>) -> Poll<Result<Next, ClientGone>> {
+        WORKBENCH.with_borrow_mut(|bench| {
+            for _ in 0..ROUNDS {
+                let now = present();
+                let moved = match self.round(cx, now, bench) {
+                    Ok(moved) => moved,
+                    Err(_) => return Poll::Ready(Err(ClientGone)),
+                };
+                match self.session.phase() {
+                    Phase::Idle | Phase::Relay => {}
+                    Phase::Dial(target) => return Poll::Ready(Ok(Next::Dial(target))),
+                    Phase::Finish => return Poll::Ready(Ok(Next::Finish)),
+                    Phase::Abort => return Poll::Ready(Ok(Next::Abort)),
+                }
+                let client_done = self.client.input == Input::Over && self.client.backlog.is_empty();
+                if self.server.is_none() && client_done && !moved {
+                    return Poll::Ready(Ok(Next::Finish));
+                }
+                self.watch_owing(now);
+                if !moved && !self.poll_events(cx, now) {
+                    return Poll::Pending;
+                }
+            }
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        })
+    }
+
+    /// Moves whatever can move, once. Errors are the client's.
+    fn round(&mut self, cx: &mut Context<'_>, now: Instant, bench: &mut Workbench) -> io::Result<bool> {
+        let mut moved = false;
+        if self.client.flush(cx)? > 0 {
+            (self.backend_since, self.client_since) = (now, now);
+            moved = true;
+        }
+        if let Some(server) = &mut self.server
+            && !server.backlog.is_empty()
+        {
+            // A backend that takes no more may still have something to say: its reading side decides.
+            match server.flush(cx) {
+                Ok(0) => {}
+                Ok(_) => {
+                    self.backend_since = now;
+                    moved = true;
+                }
+                Err(_) => server.give_up_output(),
+            }
+        }
+        moved |= self.pump_server(cx, now, bench)?;
+        moved |= self.answer(cx, now, bench)?;
+        if self.pump_client(cx, now, bench)? {
+            moved = true;
+            self.answer(cx, now, bench)?;
+        }
+        moved |= self.pass_on_ends(cx, now);
+        Ok(moved)
+    }
+
+    /// Client to backend.
+    fn pump_client(&mut self, cx: &mut Context<'_>, now: Instant, bench: &mut Workbench) -> io::Result<bool> {
+        if !matches!(self.session.phase(), Phase::Idle | Phase::Relay)
+            || self.server.as_ref().is_some_and(|server| !server.backlog.is_empty())
+        {
+            return Ok(false);
+        }
+        let Some(read) = self.client.fill(cx, &mut bench.scratch)? else { return Ok(false) };
+        if read.fresh > 0 {
+            self.lane.add(Counter::DownstreamBytes, read.fresh as u64);
+            self.client_since = now;
+        }
+        let input = &bench.scratch[..read.len];
+        bench.plan.clear();
+        self.session.on_client(now, input, read.drained, &mut bench.plan);
+        if let Some(server) = &mut self.server
+            && !server.output_over
+            && server.backlog.write_plan(cx, &mut server.socket, input, &bench.plan).is_err()
+        {
+            server.give_up_output();
+        }
+        let consumed = bench.plan.consumed();
+        self.client.hold(&input[consumed..]);
+        Ok(read.fresh > 0 || consumed > 0)
+    }
+
+    /// Backend to client.
+    fn pump_server(&mut self, cx: &mut Context<'_>, now: Instant, bench: &mut Workbench) -> io::Result<bool> {
+        let Some(server) = &mut self.server else { return Ok(false) };
+        if self.session.phase() != Phase::Relay || !self.client.backlog.is_empty() {
+            return Ok(false);
+        }
+        let read = match server.fill(cx, &mut bench.scratch) {
+            Ok(Some(read)) => read,
+            Ok(None) => return Ok(false),
+            Err(error) => {
+                server.input = Input::Ended(match error.kind() {
+                    io::ErrorKind::TimedOut => Fault::Timeout,
+                    _ => Fault::Reset,
+                });
+                return Ok(true);
+            }
+        };
+        if read.fresh > 0 {
+            self.lane.add(Counter::UpstreamBytes, read.fresh as u64);
+            self.backend_since = now;
+            self.client_since = now;
+            self.client.again = !self.client.held.is_empty();
+        }
+        let input = &bench.scratch[..read.len];
+        bench.plan.clear();
+        self.session.on_server(now, input, &mut bench.plan);
+        let consumed = bench.plan.consumed();
+        server.hold(&input[consumed..]);
+        self.client.backlog.write_plan(cx, &mut self.client.socket, input, &bench.plan)?;
+        Ok(read.fresh > 0 || consumed > 0)
+    }
+
+    /// Local replies whose turn has come.
+    fn answer(&mut self, cx: &mut Context<'_>, now: Instant, bench: &mut Workbench) -> io::Result<bool> {
+        let mut answered = false;
+        while self.client.backlog.is_empty() {
+            bench.replies.clear();
+            self.session.replies(now, &mut bench.replies);
+            if bench.replies.is_empty() {
+                break;
+            }
+            answered = true;
+            let mut slices = [IoSlice::new(&bench.replies)];
+            self.client.backlog.write(cx, &mut self.client.socket, &mut slices)?;
+        }
+        if answered {
+            self.client_since = now;
+            self.client.again = true;
+            if let Some(server) = &mut self.server {
+                server.again = true;
+            }
+        }
+        Ok(answered)
+    }
+
+    /// Tells the session, and the other side, that a side has no more input.
+    fn pass_on_ends(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
+        let mut moved = false;
+        if let Input::Ended(_) = self.client.input {
+            self.client.input = Input::Over;
+            self.session.on_client_eof(now);
+            moved = true;
+        }
+        let Some(server) = &mut self.server else { return moved };
+        if let Input::Ended(fault) = server.input
+            && self.client.backlog.is_empty()
+            && (!server.again || server.held.is_empty())
+        {
+            server.input = Input::Over;
+            self.session.on_server_eof(now, fault);
+            return true;
+        }
+        if self.client.input == Input::Over
+            && !server.output_over
+            && server.backlog.is_empty()
+            && self.session.may_forward_eof()
+        {
+            // Shutting down a socket never has to wait; if it fails, the connection is already gone.
+            let _ = server.socket.poll_shutdown(cx);
+            server.output_over = true;
+        }
+        moved
+    }
+
+    /// Notes when the backend begins to owe a reply: its silence is measured from then.
+    fn watch_owing(&mut self, now: Instant) {
+        let owes = matches!(self.session.wait(), Wait::Backend(_));
+        if owes && !self.backend_owes {
+            self.backend_since = now;
+        }
+        self.backend_owes = owes;
+    }
+
+    /// Deadlines, shutdown, the breaker's changes. Returns whether the session was told of anything.
+    fn poll_events(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
+        if self.drain.poll_begun(cx) {
+            self.session.on_drain(now);
+            return true;
+        }
+        if self.session.watches_breaker() {
+            let gate = self.lane.gate();
+            let change = self.change.get_or_insert_with(|| {
+                let mut states = gate.watch();
+                Box::pin(async move {
+                    // The gate outlives its connections, so the channel cannot be closed.
+                    let _ = states.changed().await;
+                })
+            });
+            if change.as_mut().poll(cx).is_ready() {
+                self.change = None;
+                self.session.on_breaker_change(now);
+                return true;
+            }
+        }
+        self.poll_deadline(cx, now)
+    }
+
+    fn poll_deadline(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
+        let deadline = match self.session.wait() {
+            // While the client does not take what it asked for, the backend cannot be blamed for silence.
+            Wait::Backend(limit) if self.client.backlog.is_empty() => self.backend_since.checked_add(limit),
+            Wait::Client(limit) => self.client_since.checked_add(limit),
+            Wait::Backend(_) | Wait::Nothing => None,
+        };
+        let Some(deadline) = deadline else { return false };
+        if deadline <= now {
+            self.session.on_deadline(now);
+            return true;
+        }
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(deadline.into())));
+        // A timer that is set too early only looks again; one that is set too late must be moved.
+        if timer.deadline().into_std() > deadline {
+            timer.as_mut().reset(deadline.into());
+        }
+        while timer.as_mut().poll(cx).is_ready() {
+            let later = deadline.max(present() + Duration::from_millis(1));
+            timer.as_mut().reset(later.into());
+        }
+        false
+    }
+
+    fn hang_up(&mut self) {
+        if self.server.take().is_some() {
+            self.lane.add(Counter::Disconnected, 1);
+        }
+    }
+}
+
+impl<S> Drop for Driver<S> {
+    fn drop(&mut self) {
+        if self.server.is_some() {
+            self.lane.add(Counter::Disconnected, 1);
+        }
+        self.lane.add(Counter::Closed, 1);
+    }
+}
+
+/// The runtime's time, so that a test's virtual clock moves timers and measurements alike.
+fn present() -> Instant {
+    TokioInstant::now().into_std()
+}
+
+/// What [`Side::fill`] has put into the scratch buffer.
+struct Filled {
+    /// Held and fresh bytes.
+    len: usize,
+    fresh: usize,
+    /// No more can be read right now.
+    drained: bool,
+}
+
+impl Side {
+    fn new(socket: Socket) -> Self {
+        Self {
+            socket,
+            held: Vec::new(),
+            again: false,
+            backlog: Backlog::default(),
+            input: Input::Open,
+            output_over: false,
+        }
+    }
+
+    /// Puts the held bytes, then fresh ones, into `scratch`. None if there is nothing new to show.
+    fn fill(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> io::Result<Option<Filled>> {
+        let held = self.held.len();
+        let mut fresh = 0;
+        let mut drained = true;
+        if self.input == Input::Open && held <= HOLD_MAX {
+            let room = &mut scratch[held..];
+            let size = room.len();
+            match self.socket.poll_read(cx, room) {
+                Poll::Ready(Ok(0)) => self.input = Input::Ended(Fault::Eof),
+                Poll::Ready(Ok(n)) => (fresh, drained) = (n, n < size),
+                Poll::Ready(Err(error)) => return Err(error),
+                Poll::Pending => {}
+            }
+        }
+        let again = std::mem::take(&mut self.again) && held > 0;
+        if fresh == 0 && !again {
+            return Ok(None);
+        }
+        scratch[..held].copy_from_slice(&self.held);
+        Ok(Some(Filled { len: held + fresh, fresh, drained }))
+    }
+
+    /// Keeps what the session left. Owns no memory when that is nothing.
+    fn hold(&mut self, rest: &[u8]) {
+        if rest.is_empty() {
+            if !self.held.is_empty() {
+                self.held = Vec::new();
+            }
+        } else {
+            self.held.clear();
+            self.held.extend_from_slice(rest);
+        }
+    }
+
+    fn flush(&mut self, cx: &mut Context<'_>) -> io::Result<usize> {
+        if self.backlog.is_empty() { Ok(0) } else { self.backlog.flush(cx, &mut self.socket) }
+    }
+
+    fn give_up_output(&mut self) {
+        self.output_over = true;
+        self.backlog = Backlog::default();
+    }
+}
+
+#[cfg(test)]
+mod tests;

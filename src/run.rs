@@ -1,0 +1,135 @@
+//! `fusewire run`: binds, starts the workers, the timers and the admin API, and ends on a signal.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::runtime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::{sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use crate::admin;
+use crate::backends::Backends;
+use crate::config::{Config, Endpoint};
+use crate::gate::Gate;
+use crate::proxy::listener::{Listener, SocketFiles};
+use crate::proxy::worker::{Service, Workers};
+
+/// Why the proxy could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// An address cannot be listened on.
+    #[error("cannot listen on {endpoint} for {what}: {error}")]
+    Listen {
+        /// The address.
+        endpoint: Endpoint,
+        /// `backend 'cache'` or `the admin API`.
+        what: String,
+        /// The system's reason.
+        error: io::Error,
+    },
+    /// The system refuses a thread, a descriptor or a signal handler.
+    #[error("cannot start: {0}")]
+    System(#[from] io::Error),
+}
+
+/// Runs until SIGTERM or SIGINT. A first signal drains, a second one stops at once; both are a clean end.
+///
+/// # Errors
+/// If an address is taken or the system refuses what it takes to start. Backends that are down are no error.
+pub fn run(config: Config) -> Result<(), RunError> {
+    let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+    let (workers, _files) = runtime.block_on(control(config))?;
+    workers.join();
+    Ok(())
+}
+
+/// The control plane, from the start to the end of the drain.
+async fn control(config: Config) -> Result<(Workers, SocketFiles), RunError> {
+    // Installed first: a signal during the start must not kill the process half-way.
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut files = SocketFiles::default();
+    let backends = Arc::new(Backends::new(&config, Instant::now()));
+    let listeners = listen(&backends, &mut files)?;
+    let admin = match &config.admin {
+        Some(endpoint) => Some(admin::bind(endpoint).await.map_err(|error| RunError::Listen {
+            endpoint: endpoint.clone(),
+            what: "the admin API".to_owned(),
+            error,
+        })?),
+        None => None,
+    };
+
+    let mut workers = Workers::start(config.workers, &listeners)?;
+    drop(listeners);
+    for backend in backends.iter() {
+        tokio::spawn(keep_time(backend.gate.clone()));
+    }
+    let state = Arc::new(admin::State::new(backends));
+    let admin_over = CancellationToken::new();
+    if let Some(bound) = admin {
+        tokio::spawn(admin::serve(bound, state.clone(), admin_over.clone()));
+    }
+    state.set_ready(true);
+
+    let first = either(&mut terminate, &mut interrupt).await;
+    tracing::info!(signal = first, timeout = ?config.drain_timeout, "Draining");
+    state.set_ready(false);
+    workers.shutdown().drain();
+    tokio::select! {
+        () = workers.ended() => tracing::info!("Drained"),
+        () = sleep(config.drain_timeout) => tracing::warn!("Drain timeout: closing what is left"),
+        second = either(&mut terminate, &mut interrupt) => {
+            tracing::warn!(signal = second, "Second signal: closing what is left");
+        }
+    }
+    workers.shutdown().stop();
+    admin_over.cancel();
+    Ok((workers, files))
+}
+
+/// Binds every backend's address.
+fn listen(backends: &Backends, files: &mut SocketFiles) -> Result<Vec<(Listener, Arc<Service>)>, RunError> {
+    let mut listeners = Vec::new();
+    for backend in backends.iter() {
+        let config = &backend.config;
+        let refused = |error| RunError::Listen {
+            endpoint: config.listen.clone(),
+            what: format!("backend '{}'", config.name),
+            error,
+        };
+        let service = Arc::new(Service::new(backend.clone()));
+        for listener in Listener::bind(&config.listen, files).map_err(refused)? {
+            tracing::info!(
+                backend = %config.name,
+                protocol = config.protocol.label(),
+                listen = %listener.endpoint()?,
+                upstream = %config.upstream,
+                "Listening"
+            );
+            listeners.push((listener, service.clone()));
+        }
+    }
+    Ok(listeners)
+}
+
+/// A backend's timer: half-open is entered when its time has come, traffic or none.
+async fn keep_time(gate: Arc<Gate>) {
+    loop {
+        match gate.deadline() {
+            None => gate.alarm.notified().await,
+            Some(deadline) => tokio::select! {
+                () = sleep_until(deadline.into()) => gate.tick(Instant::now()),
+                () = gate.alarm.notified() => {}
+            },
+        }
+    }
+}
+
+async fn either(terminate: &mut Signal, interrupt: &mut Signal) -> &'static str {
+    tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+    }
+}
