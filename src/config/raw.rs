@@ -358,7 +358,8 @@ impl Reader<'_> {
         for (key, value) in table {
             let name = key.get_ref().as_ref();
             match (name, value.get_ref()) {
-                ("protocol", _) if find("name").is_ok() => {} // Read already.
+                // Where a backend is described, [`Self::backend`] has read it already.
+                ("protocol", _) if find("name").is_ok() => {}
                 ("breaker", DeValue::Table(breaker)) => {
                     let find_breaker = |name: &str| match find(name) {
                         Ok(setting) if !setting.is_breaker() => {
@@ -409,7 +410,10 @@ impl Reader<'_> {
                     items.iter().map(|item| item.get_ref().as_str().map(str::to_owned)).collect();
                 match texts {
                     Some(texts) => Written::Many(texts),
-                    None => return self.wrong(span, name, "an array of strings", value.get_ref()),
+                    None => {
+                        let (expected, found) = ("an array of strings", "an array of something else");
+                        return self.refuse(span, Some(name), Reason::WrongType { expected, found });
+                    }
                 }
             }
             other => return self.wrong(span, name, setting.toml_type(), other),
