@@ -51,7 +51,7 @@ pub struct Error {
     /// Where it was written.
     pub origin: Origin,
     /// The key as it was written; none where the origin is the key already (a flag, a variable).
-    pub key: Option<String>,
+    pub key: Option<Box<str>>,
     /// Why it is refused.
     #[source]
     pub reason: Reason,
@@ -87,8 +87,8 @@ pub enum Reason {
     NoUnit { number: String },
     #[error("{value} is not a duration such as 250ms, 30s or 1m30s")]
     NotADuration { value: String },
-    #[error("{value} is out of range: {min} to {max}")]
-    OutOfRange { value: String, min: String, max: String },
+    #[error("{value} is out of range: {range}")]
+    OutOfRange { value: String, range: String },
     #[error("{value} is not a whole number")]
     NotANumber { value: String },
     #[error("{value}: {why}")]

@@ -127,7 +127,7 @@ pub fn spec(
             Err(reason) => Some(reason),
         };
         if let Some(reason) = refused {
-            problems.push(Error { origin: origin.clone(), key: Some(printable(key)), reason });
+            problems.push(Error { origin: origin.clone(), key: Some(printable(key).into()), reason });
         }
     }
     declared
@@ -430,7 +430,7 @@ impl Reader<'_> {
 
     fn refuse(&mut self, span: Range<usize>, key: Option<&str>, reason: Reason) {
         let origin = self.at(span);
-        self.problems.push(Error { origin, key: key.map(printable), reason });
+        self.problems.push(Error { origin, key: key.map(|key| printable(key).into()), reason });
     }
 
     fn at(&self, span: Range<usize>) -> Origin {

@@ -234,7 +234,7 @@ impl Resolver {
     }
 
     fn refuse(&mut self, origin: &Origin, key: Option<&str>, reason: Reason) {
-        let error = Error { origin: origin.clone(), key: key.map(str::to_owned), reason };
+        let error = Error { origin: origin.clone(), key: key.map(Box::from), reason };
         if !self.problems.contains(&error) {
             self.problems.push(error);
         }

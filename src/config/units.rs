@@ -20,8 +20,8 @@ pub(super) fn duration(text: &str, min: Duration, max: Duration) -> Result<Durat
     let parsed =
         humantime::parse_duration(text).map_err(|_| Reason::NotADuration { value: Reason::quote(text) })?;
     if parsed < min || parsed > max {
-        let value = Reason::quote(text);
-        return Err(Reason::OutOfRange { value, min: Setting::words(min), max: Setting::words(max) });
+        let range = format!("{} to {}", Setting::words(min), Setting::words(max));
+        return Err(Reason::OutOfRange { value: Reason::quote(text), range });
     }
     Ok(parsed)
 }
@@ -32,8 +32,7 @@ pub(super) fn duration(text: &str, min: Duration, max: Duration) -> Result<Durat
 /// Not a number, or out of bounds.
 pub(super) fn count(text: &str, max: u32) -> Result<u32, Reason> {
     let text = text.trim();
-    let out_of_range =
-        || Reason::OutOfRange { value: Reason::quote(text), min: "1".to_owned(), max: max.to_string() };
+    let out_of_range = || Reason::OutOfRange { value: Reason::quote(text), range: format!("1 to {max}") };
     let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
     if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
         return Err(Reason::NotANumber { value: Reason::quote(text) });
