@@ -75,7 +75,7 @@ pub enum Reason {
     UnknownKey { nearest: Option<String>, known: String },
     #[error("unknown variable; did you mean {nearest}?")]
     UnknownVariable { nearest: String },
-    #[error("it belongs in {place}")]
+    #[error("it belongs {place}")]
     Misplaced { place: &'static str },
     #[error("it is given twice")]
     Twice,

@@ -1,7 +1,7 @@
 //! The configuration, valid by construction: whoever holds a [`Config`] need not check it again.
 //!
-//! [`args`] is what the command line says, [`raw`] what specs, flags, environment and file have in common as
-//! written, [`resolve`] merges them (spec > flag > environment > file > default) and is the only place that
+//! [`args`] is what the command line says, [`raw`] and [`file`] what was written in specs, environment and file,
+//! [`resolve`] merges them all (spec > flag > environment > file > default) and is the only place that
 //! refuses a setting's value. [`settings`] is the table they all share.
 //!
 //! ```
@@ -24,6 +24,7 @@
 pub mod args;
 mod endpoint;
 mod error;
+pub mod file;
 pub mod raw;
 pub mod resolve;
 pub mod settings;
@@ -44,7 +45,8 @@ pub use error::{Error, Origin, Reason};
 pub use raw::Env;
 
 use args::Inputs;
-use raw::{Entry, File, Speaks, Written};
+use file::File;
+use raw::{Entry, Speaks, Written};
 use resolve::Sources;
 
 /// Reads the whole configuration. Apart from the file it depends on its arguments only; that makes a reload the

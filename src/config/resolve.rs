@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::error::{Error, Origin, Reason};
-use super::raw::{Declared, Entry, File, Layer, Speaks};
+use super::file::File;
+use super::raw::{Declared, Entry, Layer, Speaks};
 use super::settings::{Key, SETTINGS};
 use super::value::{Value, preset, read};
 use super::{

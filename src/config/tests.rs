@@ -290,7 +290,7 @@ const REFUSED: [(&[&str], &str); 45] = [
     ),
     (
         &["--redis", "upstream=h:1,admin=off"],
-        "--redis #1: admin: it belongs in the command line, the environment or the top of the file",
+        "--redis #1: admin: it belongs on the command line, in the environment or at the top of the file",
     ),
     (&["--redis", "upstream=h:1,probes=1,probes=2"], "--redis #1: probes: it is given twice"),
     (
@@ -481,7 +481,7 @@ fn variables_of_a_kubernetes_service_called_fusewire_are_no_mistake() {
 }
 
 /// A file and the lines that it must yield.
-const REFUSED_FILES: [(&str, &[&str]); 19] = [
+const REFUSED_FILES: [(&str, &[&str]); 21] = [
     (
         "",
         &[
@@ -533,6 +533,8 @@ const REFUSED_FILES: [(&str, &[&str]); 19] = [
         &["f.toml:1: backend: it must be an array of tables: [[backend]], not table"],
     ),
     ("[defaults]\nupstream = 'h:1'", &["f.toml:2: upstream: it belongs in [[backend]]"]),
+    ("[defaults]\nworkers = 2", &["f.toml:2: workers: it belongs at the top of the file"]),
+    ("[defaults]\nprobe = 2", &["f.toml:2: probe: unknown key; did you mean probes?"]),
     (
         "[admin]\nlisten = 'here'\nport = 3",
         &[
