@@ -10,6 +10,8 @@
 //! | [`gate`] | one backend's breaker, shared | breaker, metrics |
 //! | [`backends`] | the backends by name | config, gate |
 //! | [`protocol`] | pure sessions: bytes in, decisions out | gate, breaker, config |
+//! | [`telemetry`] | logs | config |
+//! | [`mod@run`] | from a configuration to a running proxy | all |
 
 pub mod backends;
 pub mod breaker;
@@ -17,3 +19,7 @@ pub mod config;
 pub mod gate;
 pub mod metrics;
 pub mod protocol;
+pub mod run;
+pub mod telemetry;
+
+pub use run::{RunError, run};

@@ -1,1 +1,84 @@
-fn main() {}
+//! The program: arguments → configuration → run → exit code.
+//!
+//! Exit codes: 0 for an orderly end or a valid configuration, 1 for a mistake in the configuration or a failure
+//! to start, 2 (by clap) for a command line that cannot be read. Absent on purpose: everything that a test would
+//! want to call; that is in the library.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::Parser;
+use fusewire::config::args::{Cli, Command, Inputs};
+use fusewire::config::settings::VARIABLE_PREFIX;
+use fusewire::config::{self, Env, Loaded};
+use fusewire::telemetry;
+
+fn main() -> ExitCode {
+    match Cli::parse().into_command() {
+        Command::Run(inputs) => run(&inputs),
+        Command::Check(inputs) => check(&inputs),
+    }
+}
+
+fn run(inputs: &Inputs) -> ExitCode {
+    let loaded = match config::load_all(inputs, &environment()) {
+        Ok(loaded) => loaded,
+        Err(problems) => return refuse(&problems),
+    };
+    if let Err(error) = telemetry::init(&loaded.log) {
+        return fail(&error);
+    }
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    match fusewire::run(loaded.config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
+fn check(inputs: &Inputs) -> ExitCode {
+    match config::load_all(inputs, &environment()) {
+        Ok(loaded) => {
+            for warning in &loaded.warnings {
+                complain(warning);
+            }
+            // A closed pipe (`fusewire check | head -1`) is no reason to fail.
+            let _ = io::stdout().write_all(summary(&loaded).as_bytes());
+            ExitCode::SUCCESS
+        }
+        Err(problems) => refuse(&problems),
+    }
+}
+
+fn summary(loaded: &Loaded) -> String {
+    let backends = loaded.config.backends.iter().map(|backend| {
+        let protocol = backend.protocol.label();
+        format!("{protocol} backend '{}': {} -> {}\n", backend.name, backend.listen, backend.upstream)
+    });
+    backends.chain(["configuration is valid\n".to_owned()]).collect()
+}
+
+/// The part of the environment that concerns fusewire.
+fn environment() -> Env {
+    let lossy = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
+    let all = std::env::vars_os().map(|(name, value)| (lossy(name), lossy(value)));
+    all.filter(|(name, _)| name.starts_with(VARIABLE_PREFIX)).collect()
+}
+
+fn refuse(problems: &[config::Error]) -> ExitCode {
+    for problem in problems {
+        complain(problem);
+    }
+    ExitCode::FAILURE
+}
+
+fn fail(error: &dyn std::error::Error) -> ExitCode {
+    complain(error);
+    ExitCode::FAILURE
+}
+
+/// One line on standard error, which may be closed.
+fn complain(what: impl std::fmt::Display) {
+    let _ = writeln!(io::stderr(), "fusewire: {what}");
+}

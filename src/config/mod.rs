@@ -1,8 +1,37 @@
 //! The configuration, valid by construction: whoever holds a [`Config`] need not check it again.
 //!
-//! [`args`] is what the command line says, [`raw`] what specs, flags, environment and file have in common as
-//! written, [`resolve`] merges them (spec > flag > environment > file > default) and is the only place that
-//! refuses a setting.
+//! [`args`] is what the command line says, [`raw`] and [`file`] what was written in specs, environment and file,
+//! [`resolve`] merges them all (spec > flag > environment > file > default) and is the only place that
+//! refuses a setting's value. [`settings`] is the table they all share.
+//!
+//! ```
+//! use clap::Parser;
+//! use fusewire::config::{self, args::{Cli, Command}};
+//!
+//! let cli = Cli::parse_from(["fusewire", "--redis", "upstream=10.0.0.5:6379,failure-threshold=3"]);
+//! let Command::Run(inputs) = cli.into_command() else { unreachable!() };
+//! let env = [("FUSEWIRE_RECOVERY_TIMEOUT".to_owned(), "10s".to_owned())].into();
+//!
+//! let config = config::load(&inputs, &env)?;
+//! let cache = &config.backends[0];
+//! assert_eq!(&*cache.name, "redis");
+//! assert_eq!(cache.listen.to_string(), "127.0.0.1:6380");
+//! assert_eq!(cache.breaker.failure_threshold, 3);
+//! assert_eq!(cache.breaker.recovery_timeout.as_secs(), 10);
+//! # Ok::<(), config::Error>(())
+//! ```
+
+pub mod args;
+mod endpoint;
+mod error;
+pub mod file;
+pub mod raw;
+pub mod resolve;
+pub mod settings;
+#[cfg(test)]
+mod tests;
+mod units;
+mod value;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -11,6 +40,99 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::breaker::Policy;
+
+pub use error::{Error, Origin, Reason};
+pub use raw::Env;
+
+use args::Inputs;
+use file::File;
+use raw::{Entry, Speaks, Written};
+use resolve::Sources;
+
+/// Reads the whole configuration. Apart from the file it depends on its arguments only; that makes a reload the
+/// same call again.
+///
+/// # Errors
+/// The first thing that is wrong, fit for one line; [`load_all`] has all of them.
+pub fn load(inputs: &Inputs, env: &Env) -> Result<Config, Error> {
+    match load_all(inputs, env) {
+        Ok(loaded) => Ok(loaded.config),
+        Err(problems) => Err(problems.into_iter().next().unwrap_or(Error {
+            origin: Origin::Nowhere,
+            key: None,
+            reason: Reason::NoBackend,
+        })),
+    }
+}
+
+/// Reads the whole configuration with what surrounds it.
+///
+/// # Errors
+/// Everything that is wrong; at least one.
+pub fn load_all(inputs: &Inputs, env: &Env) -> Result<Loaded, Vec<Error>> {
+    let mut problems = Vec::new();
+    let sources_of = |holder, speaks, specs: &[String], problems: &mut Vec<Error>| {
+        specs
+            .iter()
+            .enumerate()
+            .map(|(i, text)| raw::spec(holder, i + 1, speaks, text, problems))
+            .collect::<Vec<_>>()
+    };
+    let mut specs = sources_of("--redis", Speaks::Redis, &inputs.redis, &mut problems);
+    specs.extend(sources_of("--postgres", Speaks::Postgres, &inputs.postgres, &mut problems));
+    let mut env_specs = raw::specs(raw::REDIS_VARIABLE, Speaks::Redis, env, &mut problems);
+    env_specs.extend(raw::specs(raw::POSTGRES_VARIABLE, Speaks::Postgres, env, &mut problems));
+    let flag = |(key, text): (&settings::Key, &String)| {
+        let origin = Origin::Flag(format!("--{}", key.name().replace('_', "-")));
+        (*key, Entry { value: Written::One(text.clone()), key: None, origin })
+    };
+    let flags = inputs.flags.0.iter().map(flag).collect();
+    let (env_layer, warnings) = raw::environment(env, &mut problems);
+    let variable = env.get(raw::CONFIG_VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from);
+    let file = match inputs.config.clone().or(variable) {
+        None => File::default(),
+        Some(path) => match std::fs::read_to_string(&path) {
+            Ok(text) => File::parse(&path, &text, &mut problems),
+            Err(error) => {
+                let reason = Reason::Unreadable { error: error.to_string() };
+                problems.push(Error { origin: Origin::File { path, line: None }, key: None, reason });
+                File::default()
+            }
+        },
+    };
+    let sources = Sources { specs, env_specs, flags, env: env_layer, file };
+    let loaded = resolve::resolve(&sources, problems)?;
+    Ok(Loaded { warnings, ..loaded })
+}
+
+/// A configuration with what does not concern the proxy itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Loaded {
+    /// What to run.
+    pub config: Config,
+    /// How to log.
+    pub log: Log,
+    /// What is suspicious but no mistake, one line each.
+    pub warnings: Vec<String>,
+}
+
+/// How to log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    /// Form of a line.
+    pub format: LogFormat,
+    /// A level, or filter directives; checked.
+    pub level: String,
+}
+
+/// Form of a log line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object.
+    Json,
+}
 
 /// Everything that `fusewire run` needs.
 #[derive(Debug, Clone, PartialEq, Eq)]

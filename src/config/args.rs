@@ -1,0 +1,120 @@
+//! The command line.
+//!
+//! Flags that are settings are made from [`SETTINGS`], so that `--help` cannot fall behind the code. They are
+//! kept as text: one place reads values, wherever they were written, and words its errors. Absent on purpose:
+//! clap's own environment support; the environment is a separate, farther source.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use clap::{Arg, ArgMatches, Args, Command as ClapCommand, FromArgMatches, Parser, Subcommand};
+
+use super::settings::{Group, Key, Kind, SETTINGS};
+
+const EXAMPLES: &str = "\
+Specs:
+  A spec is a comma-separated list of key=value: upstream (required), name, listen, and every setting that is
+  marked \"per backend\", spelled like its flag without the dashes:
+    name=cache,listen=127.0.0.1:6380,upstream=10.0.0.5:6379,failure-threshold=3
+  Durations carry their unit: 250ms, 30s, 1m30s. The nearest word wins:
+  spec > flag > environment > file > default.
+
+Examples:
+  fusewire --redis upstream=10.0.0.5:6379
+  fusewire --redis name=cache,upstream=10.0.0.5:6379 --postgres name=db,upstream=10.0.0.6:5432 --recovery-timeout 10s
+  fusewire run --config fusewire.toml
+  fusewire check --config fusewire.toml";
+
+/// A circuit-breaker proxy for Redis and Postgres.
+///
+/// Point clients at fusewire instead of the server. When the server fails, calls are answered at once with an
+/// error in the client's own protocol, until the server is back.
+#[derive(Debug, Clone, Parser)]
+#[command(name = "fusewire", version, max_term_width = 110, after_help = EXAMPLES)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    inputs: Inputs,
+}
+
+impl Cli {
+    /// What is to be done; without a subcommand, `run`.
+    pub fn into_command(self) -> Command {
+        self.command.unwrap_or(Command::Run(self.inputs))
+    }
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Command {
+    /// Proxies until it is told to stop; this is what happens without a subcommand too
+    #[command(after_help = EXAMPLES)]
+    Run(Inputs),
+    /// Says whether the configuration is valid, and starts nothing
+    ///
+    /// Exits with 0 and one line for each backend if it is, otherwise with 1 and one line for each problem.
+    #[command(after_help = EXAMPLES)]
+    Check(Inputs),
+}
+
+/// What a configuration is made from on the command line.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
+pub struct Inputs {
+    /// A Redis backend, as a spec such as upstream=10.0.0.5:6379; repeat it for more [env: FUSEWIRE_REDIS, specs
+    /// separated by ; or white space]
+    #[arg(long, value_name = "SPEC", help_heading = Group::Backends.heading())]
+    pub redis: Vec<String>,
+    /// A Postgres backend, as a spec such as upstream=10.0.0.6:5432; repeat it for more [env: FUSEWIRE_POSTGRES,
+    /// specs separated by ; or white space]
+    #[arg(long, value_name = "SPEC", help_heading = Group::Backends.heading())]
+    pub postgres: Vec<String>,
+    /// A TOML file [env: FUSEWIRE_CONFIG]
+    #[arg(short, long, value_name = "FILE", help_heading = Group::Backends.heading())]
+    pub config: Option<PathBuf>,
+    /// The settings that were given as flags.
+    #[command(flatten)]
+    pub flags: Flags,
+}
+
+/// The settings that were given as flags, as written.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Flags(pub BTreeMap<Key, String>);
+
+impl Args for Flags {
+    fn augment_args(mut command: ClapCommand) -> ClapCommand {
+        for setting in SETTINGS.iter().filter(|setting| setting.is_global()) {
+            let arg = Arg::new(setting.name)
+                .long(setting.dashed())
+                .value_name(setting.placeholder())
+                .help(setting.help_text())
+                .help_heading(setting.group.heading());
+            // `--failure-threshold -1` is a value out of range, not an unknown flag.
+            let number = matches!(setting.kind, Kind::Count { .. } | Kind::Span { .. });
+            command = command.arg(arg.allow_negative_numbers(number));
+        }
+        command
+    }
+
+    fn augment_args_for_update(command: ClapCommand) -> ClapCommand {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for Flags {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let mut flags = Self::default();
+        flags.update_from_arg_matches(matches)?;
+        Ok(flags)
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        for setting in SETTINGS.iter().filter(|setting| setting.is_global()) {
+            if let Some(text) = matches.get_one::<String>(setting.name) {
+                self.0.insert(setting.key, text.clone());
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,387 @@
+//! The table of settings: each one stands here once, with its name, its default, its bounds and its meaning.
+//!
+//! Flags, spec keys, `FUSEWIRE_*` variables, TOML keys, `--help` and the rows of `docs/CONFIGURATION.md` are all
+//! made from it, so a setting that is added here exists everywhere. Absent on purpose: values. What was written
+//! is in [`super::raw`], what it means in [`super::resolve`].
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+/// Names one setting in code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[allow(missing_docs)] // Each is explained by its row of `SETTINGS`.
+pub enum Key {
+    Name,
+    Listen,
+    Upstream,
+    FailureThreshold,
+    RecoveryTimeout,
+    SuccessThreshold,
+    Probes,
+    ProbeTimeout,
+    ConnectTimeout,
+    ResponseTimeout,
+    HandshakeTimeout,
+    TcpUserTimeout,
+    Keepalive,
+    RejectCode,
+    RejectConnectCode,
+    RejectQueryCode,
+    FailureErrors,
+    SuccessErrors,
+    IgnoredErrors,
+    Admin,
+    DrainTimeout,
+    Workers,
+    LogFormat,
+    LogLevel,
+}
+
+/// Whom a setting concerns, which also says where it may stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// One backend only; it can have no default for all: name and addresses.
+    Own,
+    /// Each backend; what is given for all is the default of each.
+    Backend,
+    /// Redis backends.
+    Redis,
+    /// Postgres backends.
+    Postgres,
+    /// The process.
+    Process,
+}
+
+/// The form of a setting's value, with its bounds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// 1 to 64 of `[A-Za-z0-9_.-]`.
+    Name,
+    /// An address to listen on.
+    Listen,
+    /// An address to dial.
+    Upstream,
+    /// A whole number from 1.
+    Count {
+        /// The largest.
+        max: u32,
+    },
+    /// A duration, bounds included.
+    Span {
+        /// The shortest.
+        min: Duration,
+        /// The longest.
+        max: Duration,
+        /// Whether `off` may stand in its place.
+        off: bool,
+    },
+    /// Upper-case letters.
+    RedisCode,
+    /// Five digits or upper-case letters.
+    SqlState,
+    /// Prefixes of error codes.
+    Codes,
+    /// An address to listen on, or `off`.
+    Admin,
+    /// `text` or `json`.
+    Format,
+    /// A log level or filter directives.
+    Level,
+}
+
+/// What holds when nothing is said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Preset {
+    /// It must be said.
+    Required,
+    /// The same for every backend, in the notation of a spec; empty for an empty list.
+    Same(&'static str),
+    /// By protocol.
+    Each {
+        /// For Redis backends.
+        redis: &'static str,
+        /// For Postgres backends.
+        postgres: &'static str,
+    },
+    /// One worker for each processor this process may use.
+    Processors,
+}
+
+/// Headings of `--help`, in their order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Group {
+    /// What is proxied.
+    Backends,
+    /// When a breaker trips and closes.
+    Breaker,
+    /// How long things may take.
+    Timeouts,
+    /// What a refused client reads.
+    Rejections,
+    /// Which replies count as what.
+    Verdicts,
+    /// The process as a whole.
+    Process,
+    /// What is logged, and how.
+    Logging,
+}
+
+impl Group {
+    /// The heading in `--help` and in the documentation.
+    pub const fn heading(self) -> &'static str {
+        match self {
+            Self::Backends => "Backends",
+            Self::Breaker => "Breaker (per backend; given as a flag: the default of all)",
+            Self::Timeouts => "Timeouts (per backend; given as a flag: the default of all)",
+            Self::Rejections => "Rejections (per backend; given as a flag: the default of all)",
+            Self::Verdicts => "Verdicts (per backend; given as a flag: the default of all)",
+            Self::Process => "Process",
+            Self::Logging => "Logging",
+        }
+    }
+}
+
+/// One row of the table.
+#[derive(Debug, Clone, Copy)]
+pub struct Setting {
+    /// The setting.
+    pub key: Key,
+    /// Its TOML key; with `-` for `_` its flag and its key in a spec.
+    pub name: &'static str,
+    /// Whom it concerns.
+    pub scope: Scope,
+    /// Where it stands in `--help`.
+    pub group: Group,
+    /// The form of its value.
+    pub kind: Kind,
+    /// What holds when nothing is said.
+    pub preset: Preset,
+    /// What it means, in one sentence without its default.
+    pub help: &'static str,
+}
+
+const MS: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(24 * 3600);
+/// An upper bound keeps `now + duration` from overflowing, and catches `30M`, which is thirty months.
+const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
+
+const fn span(min: Duration, max: Duration) -> Kind {
+    Kind::Span { min, max, off: false }
+}
+
+macro_rules! settings {
+    ($($key:ident $name:literal $scope:ident $group:ident $kind:expr, $preset:expr, $help:literal;)*) => {
+        /// Every setting, in the order of the documentation.
+        pub static SETTINGS: &[Setting] = &[$(Setting {
+            key: Key::$key,
+            name: $name,
+            scope: Scope::$scope,
+            group: Group::$group,
+            kind: $kind,
+            preset: $preset,
+            help: $help,
+        }),*];
+
+        impl Key {
+            /// Its TOML key; with `-` for `_` its flag and its key in a spec.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$key => $name),* }
+            }
+        }
+    };
+}
+
+settings! {
+    Name "name" Own Backends Kind::Name, Preset::Each { redis: "redis", postgres: "postgres" },
+        "The backend's name in logs, metrics, the admin API and rejections";
+    Listen "listen" Own Backends Kind::Listen,
+        Preset::Each { redis: "127.0.0.1:6380", postgres: "127.0.0.1:6432" },
+        "Where clients connect; port 0 takes any free one";
+    Upstream "upstream" Own Backends Kind::Upstream, Preset::Required,
+        "Where the server is; a host name is looked up anew for each connection";
+
+    FailureThreshold "failure_threshold" Backend Breaker Kind::Count { max: 1_000_000 }, Preset::Same("5"),
+        "Failures in a row that trip a closed breaker";
+    RecoveryTimeout "recovery_timeout" Backend Breaker span(MS, WEEK), Preset::Same("30s"),
+        "How long a tripped breaker stays open before it lets a probe through";
+    SuccessThreshold "success_threshold" Backend Breaker Kind::Count { max: 1_000_000 }, Preset::Same("1"),
+        "Successful probes that close a half-open breaker";
+    Probes "probes" Backend Breaker Kind::Count { max: 10_000 }, Preset::Same("1"),
+        "Probes let through at a time while half-open; all other calls are rejected";
+    ProbeTimeout "probe_timeout" Backend Breaker span(MS, WEEK), Preset::Same("10s"),
+        "How long a probe may hold its slot without reporting";
+
+    ConnectTimeout "connect_timeout" Backend Timeouts span(MS, HOUR), Preset::Same("3s"),
+        "For one connection to the server: looking up its name and trying all its addresses";
+    ResponseTimeout "response_timeout" Backend Timeouts Kind::Span { min: MS, max: WEEK, off: true },
+        Preset::Each { redis: "30s", postgres: "off" },
+        "How long the server may be silent while it owes a reply; blocking commands get their own timeout on top";
+    HandshakeTimeout "handshake_timeout" Backend Timeouts span(MS, HOUR), Preset::Same("30s"),
+        "For a client to get through its handshake, and for the server to answer each step of it";
+    TcpUserTimeout "tcp_user_timeout" Backend Timeouts span(MS, DAY), Preset::Same("30s"),
+        "How long sent data may go unacknowledged by the server's machine (TCP_USER_TIMEOUT)";
+    Keepalive "keepalive" Backend Timeouts span(SECOND, Duration::from_secs(9 * 3600)), Preset::Same("30s"),
+        "Idle time before TCP keepalive packets, on both sides; rounded down to whole seconds";
+
+    RejectCode "reject_code" Redis Rejections Kind::RedisCode, Preset::Same("CIRCUITOPEN"),
+        "First word of the error that answers a rejected command";
+    RejectConnectCode "reject_connect_code" Postgres Rejections Kind::SqlState, Preset::Same("57P03"),
+        "SQLSTATE of a refused connection; libpq tries its next host on 57P03 only";
+    RejectQueryCode "reject_query_code" Postgres Rejections Kind::SqlState, Preset::Same("57000"),
+        "SQLSTATE of a refused query; pools keep their connection on 57000";
+
+    FailureErrors "failure_errors" Backend Verdicts Kind::Codes, Preset::Same(""),
+        "Error codes, or prefixes of them, that are failures of the backend";
+    SuccessErrors "success_errors" Backend Verdicts Kind::Codes, Preset::Same(""),
+        "Error codes, or prefixes of them, that show the backend working";
+    IgnoredErrors "ignored_errors" Backend Verdicts Kind::Codes, Preset::Same(""),
+        "Error codes, or prefixes of them, that say nothing about the backend";
+
+    Admin "admin" Process Process Kind::Admin, Preset::Same("127.0.0.1:9900"),
+        "Where the admin API, the metrics and the dashboard listen";
+    DrainTimeout "drain_timeout" Process Process span(Duration::ZERO, HOUR), Preset::Same("30s"),
+        "How long SIGTERM waits for calls and transactions to finish";
+    Workers "workers" Process Process Kind::Count { max: 1024 }, Preset::Processors,
+        "Worker threads of the data plane";
+
+    LogFormat "log_format" Process Logging Kind::Format, Preset::Same("text"),
+        "Form of a log line on standard error";
+    LogLevel "log_level" Process Logging Kind::Level, Preset::Same("info"),
+        "Least level that is logged, or filter directives such as info,fusewire::proxy=debug";
+}
+
+impl Setting {
+    /// The row of a key that a person wrote, with `-` or `_`.
+    pub fn find(written: &str) -> Option<&'static Self> {
+        SETTINGS.iter().find(|setting| same(setting.name, written))
+    }
+
+    /// As a long flag without its dashes, and as a key of a spec: `failure-threshold`.
+    pub fn dashed(&self) -> String {
+        self.name.replace('_', "-")
+    }
+
+    /// As an environment variable: `FUSEWIRE_FAILURE_THRESHOLD`.
+    pub fn variable(&self) -> String {
+        format!("{VARIABLE_PREFIX}{}", self.name.to_ascii_uppercase())
+    }
+
+    /// Whether it may be given for all backends or for the process: as a flag and in the environment.
+    pub fn is_global(&self) -> bool {
+        self.scope != Scope::Own
+    }
+
+    /// Whether it may stand in a spec or in a `[[backend]]` table.
+    pub fn is_per_backend(&self) -> bool {
+        self.scope != Scope::Process
+    }
+
+    /// Whether it may stand in a `[backend.breaker]` table.
+    pub fn is_breaker(&self) -> bool {
+        self.group == Group::Breaker
+    }
+
+    /// What a TOML value must be, in words.
+    pub fn toml_type(&self) -> &'static str {
+        match self.kind {
+            Kind::Count { .. } => "an integer",
+            Kind::Codes => "an array of strings",
+            Kind::Span { .. } => "a string such as \"30s\"",
+            _ => "a string",
+        }
+    }
+
+    /// The placeholder of its value in `--help`.
+    pub fn placeholder(&self) -> &'static str {
+        match self.kind {
+            Kind::Name => "NAME",
+            Kind::Listen | Kind::Upstream => "ADDR",
+            Kind::Count { .. } => "N",
+            Kind::Span { off: false, .. } => "DURATION",
+            Kind::Span { off: true, .. } => "DURATION|off",
+            Kind::RedisCode => "WORD",
+            Kind::SqlState => "SQLSTATE",
+            Kind::Codes => "CODE+CODE...",
+            Kind::Admin => "ADDR|off",
+            Kind::Format => "text|json",
+            Kind::Level => "LEVEL",
+        }
+    }
+
+    /// The values it takes, in words: `1 to 1000000`, `1ms to 7days, with its unit`.
+    pub fn range(&self) -> String {
+        match self.kind {
+            Kind::Name => "1 to 64 of A-Z a-z 0-9 _ . -".to_owned(),
+            Kind::Listen | Kind::Upstream => "host:port, [v6]:port or unix:/path".to_owned(),
+            Kind::Count { max } => format!("1 to {max}"),
+            Kind::Span { min, max, off } => {
+                let off = if off { ", or off" } else { "" };
+                format!("{} to {}{off}", Self::words(min), Self::words(max))
+            }
+            Kind::RedisCode => "1 to 32 of A-Z".to_owned(),
+            Kind::SqlState => "5 of 0-9 A-Z, not of class 00, 01 or 02".to_owned(),
+            Kind::Codes => "codes joined by + (an array in TOML)".to_owned(),
+            Kind::Admin => "host:port, [v6]:port, unix:/path or off".to_owned(),
+            Kind::Format => "text or json".to_owned(),
+            Kind::Level => "off, error, warn, info, debug, trace, or directives".to_owned(),
+        }
+    }
+
+    /// The default, in words.
+    pub fn default_words(&self) -> String {
+        match self.preset {
+            Preset::Required => "required".to_owned(),
+            Preset::Same("") => "none".to_owned(),
+            Preset::Same(text) => text.to_owned(),
+            Preset::Each { redis, postgres } => format!("{redis} (Redis), {postgres} (Postgres)"),
+            Preset::Processors => "one for each processor".to_owned(),
+        }
+    }
+
+    /// The help text of its flag: meaning, whom it concerns, range, default, variable.
+    pub fn help_text(&self) -> String {
+        let mut text = self.help.to_owned();
+        match self.scope {
+            Scope::Redis => text.push_str(" (Redis backends)"),
+            Scope::Postgres => text.push_str(" (Postgres backends)"),
+            Scope::Own | Scope::Backend | Scope::Process => {}
+        }
+        // Writing to a string cannot fail.
+        let _ = write!(text, " [default: {}]", self.default_words());
+        if !matches!(self.kind, Kind::Format) {
+            let _ = write!(text, " [range: {}]", self.range());
+        }
+        let _ = write!(text, " [env: {}]", self.variable());
+        text
+    }
+
+    /// `0s`, `1ms`, `7days`.
+    pub(super) fn words(span: Duration) -> String {
+        humantime::format_duration(span).to_string()
+    }
+}
+
+/// What the names of all environment variables of fusewire begin with.
+pub const VARIABLE_PREFIX: &str = "FUSEWIRE_";
+
+/// Whether two keys are the same but for `-` and `_`.
+pub fn same(a: &str, b: &str) -> bool {
+    a.len() == b.len()
+        && a.bytes().zip(b.bytes()).all(|(a, b)| a == b || matches!((a, b), (b'_', b'-') | (b'-', b'_')))
+}
+
+/// The known word that a mistyped one most likely stands for, by edit distance; none when none is near.
+pub fn nearest<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let plain = |text: &str| text.to_ascii_lowercase().replace('-', "_");
+    let written = plain(written);
+    // A third of the word may be wrong: `treshold` finds `threshold`, but `db` does not find `probes`.
+    let most = (written.chars().count() / 3).max(1);
+    known
+        .into_iter()
+        .map(|known| (strsim::damerau_levenshtein(&written, &plain(known)), known))
+        .filter(|(distance, _)| *distance <= most)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, known)| known)
+}

@@ -1,0 +1,120 @@
+//! One value at a time: from text to a number, a duration, an address or a list, within its bounds.
+//!
+//! Absent on purpose: where the value stood and which of several holds; that is [`super::resolve`]'s.
+
+use std::num::NonZero;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::error::Reason;
+use super::raw::{self, Speaks, Written};
+use super::settings::{Key, Kind, Preset, SETTINGS, Setting};
+use super::{Endpoint, LogFormat, SqlState, units};
+
+/// A value that was read. Which form a setting has follows from its [`Kind`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Value {
+    Text(Arc<str>),
+    Count(u32),
+    /// None: off.
+    Span(Option<Duration>),
+    /// None: off.
+    Address(Option<Endpoint>),
+    State(SqlState),
+    Codes(Vec<Arc<str>>),
+    Format(LogFormat),
+}
+
+/// What holds when nothing is said. None: something must be said.
+pub(super) fn preset(key: Key, speaks: Option<Speaks>) -> Option<Value> {
+    let setting = SETTINGS.iter().find(|setting| setting.key == key)?;
+    let text = match (setting.preset, speaks) {
+        (Preset::Required, _) => return None,
+        (Preset::Processors, _) => {
+            let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+            return Some(Value::Count(u32::try_from(processors).unwrap_or(1).min(1024)));
+        }
+        (Preset::Same(text), _) => text,
+        (Preset::Each { postgres, .. }, Some(Speaks::Postgres)) => postgres,
+        (Preset::Each { redis, .. }, _) => redis,
+    };
+    read(setting, &Written::One(text.to_owned()), speaks).ok()
+}
+
+/// Words that make a Redis client go elsewhere, to an address that it reads in the rest of the error.
+const REDIRECTS: [&str; 3] = ["MOVED", "ASK", "REDIRECT"];
+
+/// Reads a value; `speaks` is known where it was written for one backend.
+///
+/// # Errors
+/// Why it is refused.
+pub(super) fn read(setting: &Setting, written: &Written, speaks: Option<Speaks>) -> Result<Value, Reason> {
+    let text = match (written, setting.kind) {
+        (_, Kind::Codes) => return read_codes(written, speaks),
+        (Written::One(text), _) => text.trim(),
+        (Written::Many(_), _) => {
+            return Err(Reason::WrongType { expected: setting.toml_type(), found: "array" });
+        }
+    };
+    let quoted = || Reason::quote(text);
+    match setting.kind {
+        Kind::Name if raw::is_name(text) => Ok(Value::Text(text.into())),
+        Kind::Name => Err(Reason::NotAName { value: quoted() }),
+        Kind::Admin if text == "off" => Ok(Value::Address(None)),
+        Kind::Listen | Kind::Admin => Ok(Value::Address(Some(text.parse()?))),
+        Kind::Upstream => match text.parse()? {
+            Endpoint::Tcp { port: 0, .. } => {
+                Err(Reason::Address { value: quoted(), why: "nothing answers on port 0" })
+            }
+            address => Ok(Value::Address(Some(address))),
+        },
+        Kind::Count { max } => units::count(text, max).map(Value::Count),
+        Kind::Span { off: true, .. } if text == "off" => Ok(Value::Span(None)),
+        Kind::Span { min, max, .. } => units::duration(text, min, max).map(|span| Value::Span(Some(span))),
+        Kind::RedisCode if REDIRECTS.contains(&text) => Err(Reason::RedirectCode { value: quoted() }),
+        Kind::RedisCode if (1..=32).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_uppercase()) => {
+            Ok(Value::Text(text.into()))
+        }
+        Kind::RedisCode => Err(Reason::NotARedisCode { value: quoted() }),
+        Kind::SqlState => match SqlState::parse(text) {
+            Some(_) if ["00", "01", "02"].iter().any(|class| text.starts_with(class)) => {
+                Err(Reason::NotAnErrorState { value: quoted() })
+            }
+            Some(state) => Ok(Value::State(state)),
+            None => Err(Reason::NotAnSqlState { value: quoted() }),
+        },
+        Kind::Codes => read_codes(written, speaks),
+        Kind::Format => match text {
+            "text" => Ok(Value::Format(LogFormat::Text)),
+            "json" => Ok(Value::Format(LogFormat::Json)),
+            _ => Err(Reason::NotOneOf { value: quoted(), expected: "text, json" }),
+        },
+        Kind::Level if is_level(text) => Ok(Value::Text(text.into())),
+        Kind::Level => Err(Reason::NotALevel { value: quoted() }),
+    }
+}
+
+fn read_codes(written: &Written, speaks: Option<Speaks>) -> Result<Value, Reason> {
+    let codes = match written {
+        Written::One(text) => units::codes(text),
+        Written::Many(texts) => texts.iter().map(|text| text.trim().to_owned()).collect(),
+    };
+    let (fits, protocol): (fn(&str) -> bool, _) = match speaks {
+        Some(Speaks::Redis) => (units::is_redis_code, "Redis"),
+        Some(Speaks::Postgres) => (units::is_sqlstate_prefix, "Postgres"),
+        // Given for all backends: each takes what can be a code of its protocol.
+        None => (units::is_redis_code, "Redis or Postgres"),
+    };
+    match codes.iter().find(|code| !fits(code)) {
+        Some(code) => Err(Reason::NotACode { value: Reason::quote(code), protocol }),
+        None => Ok(Value::Codes(codes.into_iter().map(Arc::from).collect())),
+    }
+}
+
+/// A bare word must be a level: the filter crate takes `inof` for a module of that name and then logs nothing.
+fn is_level(text: &str) -> bool {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    let words = text.split(',').map(str::trim);
+    let mut bare = words.filter(|word| !word.contains(['=', '[']));
+    bare.all(|word| LEVELS.contains(&word)) && tracing_subscriber::EnvFilter::try_new(text).is_ok()
+}
