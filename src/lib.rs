@@ -10,9 +10,13 @@
 //! | [`gate`] | one backend's breaker, shared | breaker, metrics |
 //! | [`backends`] | the backends by name | config, gate |
 //! | [`protocol`] | pure sessions: bytes in, decisions out | gate, breaker, config |
+//! | [`clock`] | monotonic time → dates | std |
+//! | [`admin`] | the operators' HTTP API | backends, gate, metrics, config, clock |
 
+pub mod admin;
 pub mod backends;
 pub mod breaker;
+pub mod clock;
 pub mod config;
 pub mod gate;
 pub mod metrics;
