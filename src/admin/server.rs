@@ -37,7 +37,7 @@ use crate::config::Endpoint;
 const CONNECTIONS_MAX: usize = 64;
 
 /// For a request's head, and for the pause between two requests on one connection.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The largest request head, in bytes, and the most headers in it.
 const HEAD_MAX: usize = 16 * 1024;
