@@ -108,7 +108,7 @@ mod tests {
         let clock = clock(start, epoch);
         let later = Duration::from_secs(10);
         let first = clock.read_at(start + later, epoch + later + Duration::from_micros(3));
-        let second = clock.read_at(start + later * 2, epoch + later * 2 + Duration::from_micros(900));
+        let second = clock.read_at(start + later * 2, epoch + later * 2 + Duration::from_millis(100));
         let at = start + Duration::from_millis(1_250);
         assert_eq!(first.unix_seconds(at), 1_700_000_001.25);
         assert_eq!(second.unix_seconds(at), 1_700_000_001.25);
