@@ -1,6 +1,6 @@
 //! The operators' HTTP API: what the breakers do and why, the levers, and Prometheus' metrics (DESIGN.md §1.6).
 //!
-//! [`server`] takes connections, [`guard`] says who may ask, [`routes`] maps paths to answers, [`view`] is the
+//! `server` takes connections, `guard` says who may ask, `routes` maps paths to answers, `view` is the
 //! JSON. The API sees backends through snapshots only; a request never waits for a client or a backend, so it
 //! answers when everything else hangs.
 //!

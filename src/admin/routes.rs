@@ -1,6 +1,6 @@
 //! Paths to answers. Reads are GET, changes are POST, every refusal is JSON.
 //!
-//! Absent on purpose: sockets. The router is a function from request to response, given the [`Peer`] as an
+//! Absent on purpose: sockets. The router is a function from request to response, given the `Peer` as an
 //! extension; a request without one is refused.
 
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! The admin port: takes connections and speaks HTTP/1 on them.
 //!
 //! The port must answer when things go wrong, so nobody can hold it: a head that trickles in is cut off, and at
-//! [`CONNECTIONS_MAX`] a new connection pushes the oldest one out instead of waiting behind it. An honest request
+//! `CONNECTIONS_MAX` a new connection pushes the oldest one out instead of waiting behind it. An honest request
 //! takes milliseconds and is never the oldest for long.
 //!
 //! Absent on purpose: `axum::serve`, which limits neither of them.
