@@ -9,16 +9,22 @@
 //! | [`metrics`] | tallies and their way to Prometheus | breaker |
 //! | [`gate`] | one backend's breaker, shared | breaker, metrics |
 //! | [`backends`] | the backends by name | config, gate |
-//! | [`protocol`] | pure sessions: bytes in, decisions out | gate, breaker, config |
+//! | [`protocol`] | pure sessions: bytes in, decisions out | gate, breaker, metrics, config |
+//! | [`proxy`] | the data plane's sockets: listen, accept, dial, move bytes | protocol, backends, gate, metrics, breaker, config |
+//! | [`clock`] | monotonic time → dates | std |
+//! | [`admin`] | the operators' HTTP API | backends, gate, breaker, metrics, config, clock |
 //! | [`telemetry`] | logs | config |
 //! | [`mod@run`] | from a configuration to a running proxy | all |
 
+pub mod admin;
 pub mod backends;
 pub mod breaker;
+pub mod clock;
 pub mod config;
 pub mod gate;
 pub mod metrics;
 pub mod protocol;
+pub mod proxy;
 pub mod run;
 pub mod telemetry;
 

@@ -9,7 +9,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use crate::admin;
+use crate::admin::{self, Readiness};
 use crate::backends::Backends;
 use crate::config::{Config, Endpoint};
 use crate::gate::Gate;
@@ -20,15 +20,18 @@ use crate::proxy::worker::{Service, Workers};
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// An address cannot be listened on.
-    #[error("cannot listen on {endpoint} for {what}: {error}")]
+    #[error("cannot listen on {endpoint} for backend '{backend}': {error}")]
     Listen {
         /// The address.
         endpoint: Endpoint,
-        /// `backend 'cache'` or `the admin API`.
-        what: String,
+        /// The backend's name.
+        backend: Arc<str>,
         /// The system's reason.
         error: io::Error,
     },
+    /// The admin API cannot be listened for; the message names the address.
+    #[error("{0}")]
+    Admin(io::Error),
     /// The system refuses a thread, a descriptor or a signal handler.
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
@@ -53,11 +56,7 @@ async fn control(config: Config) -> Result<(Workers, SocketFiles), RunError> {
     let backends = Arc::new(Backends::new(&config, Instant::now()));
     let listeners = listen(&backends, &mut files)?;
     let admin = match &config.admin {
-        Some(endpoint) => Some(admin::bind(endpoint).await.map_err(|error| RunError::Listen {
-            endpoint: endpoint.clone(),
-            what: "the admin API".to_owned(),
-            error,
-        })?),
+        Some(endpoint) => Some(admin::bind(endpoint).await.map_err(RunError::Admin)?),
         None => None,
     };
 
@@ -66,16 +65,16 @@ async fn control(config: Config) -> Result<(Workers, SocketFiles), RunError> {
     for backend in backends.iter() {
         tokio::spawn(keep_time(backend.gate.clone()));
     }
-    let state = Arc::new(admin::State::new(backends));
+    let state = admin::State::new(backends, admin::Access::default());
     let admin_over = CancellationToken::new();
     if let Some(bound) = admin {
         tokio::spawn(admin::serve(bound, state.clone(), admin_over.clone()));
     }
-    state.set_ready(true);
+    state.set_readiness(Readiness::Ready);
 
     let first = either(&mut terminate, &mut interrupt).await;
     tracing::info!(signal = first, timeout = ?config.drain_timeout, "Draining");
-    state.set_ready(false);
+    state.set_readiness(Readiness::Draining);
     workers.shutdown().drain();
     tokio::select! {
         () = workers.ended() => tracing::info!("Drained"),
@@ -94,11 +93,8 @@ fn listen(backends: &Backends, files: &mut SocketFiles) -> Result<Vec<(Listener,
     let mut listeners = Vec::new();
     for backend in backends.iter() {
         let config = &backend.config;
-        let refused = |error| RunError::Listen {
-            endpoint: config.listen.clone(),
-            what: format!("backend '{}'", config.name),
-            error,
-        };
+        let refused =
+            |error| RunError::Listen { endpoint: config.listen.clone(), backend: config.name.clone(), error };
         let service = Arc::new(Service::new(backend.clone()));
         for listener in Listener::bind(&config.listen, files).map_err(refused)? {
             tracing::info!(

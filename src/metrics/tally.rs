@@ -166,6 +166,16 @@ impl Totals {
         self.get(Counter::Admitted).saturating_sub(self.calls())
     }
 
+    /// Client connections that are open.
+    pub fn downstream_active(&self) -> u64 {
+        self.get(Counter::Accepted).saturating_sub(self.get(Counter::Closed))
+    }
+
+    /// Upstream connections that are open.
+    pub fn upstream_active(&self) -> u64 {
+        self.get(Counter::Connected).saturating_sub(self.get(Counter::Disconnected))
+    }
+
     /// The upper bound, in seconds, of the bucket that holds the `q`-quantile (0 to 1) of call durations,
     /// interpolated within the bucket; none before the first call.
     pub fn latency_quantile(&self, q: f64) -> Option<f64> {

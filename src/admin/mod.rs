@@ -1,0 +1,64 @@
+//! The operators' HTTP API: what the breakers do and why, the levers, and Prometheus' metrics (DESIGN.md §1.6).
+//!
+//! `server` takes connections, `guard` says who may ask, `routes` maps paths to answers, `view` is the
+//! JSON. The API sees backends through snapshots only; a request never waits for a client or a backend, so it
+//! answers when everything else hangs.
+//!
+//! Absent on purpose: TLS (use a unix socket, or a proxy that has it) and anything that was ever on the wire:
+//! no key, no SQL, no credential can appear in an answer.
+
+mod error;
+mod guard;
+mod routes;
+mod server;
+#[cfg(test)]
+mod tests;
+mod view;
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+pub use guard::{Access, Token};
+pub use server::{Bound, bind, serve};
+
+use crate::backends::Backends;
+use crate::clock::Clock;
+
+/// What the admin API works on.
+#[derive(Debug)]
+pub struct State {
+    backends: Arc<Backends>,
+    access: Access,
+    clock: Clock,
+    readiness: watch::Sender<Readiness>,
+}
+
+/// What `/readyz` says. It never depends on a breaker: an orchestrator that took a sidecar out of service because
+/// its database is down would only add an outage to the outage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Readiness {
+    /// Not every listener is bound yet: 503.
+    Starting,
+    /// Clients are welcome: 200.
+    Ready,
+    /// Shutting down, no new clients please: 503.
+    Draining,
+}
+
+impl State {
+    /// The state of a process that is [`Readiness::Starting`].
+    pub fn new(backends: Arc<Backends>, access: Access) -> Arc<Self> {
+        let readiness = watch::Sender::new(Readiness::Starting);
+        Arc::new(Self { backends, access, clock: Clock::new(), readiness })
+    }
+
+    /// Sets what `/readyz` says from now on.
+    pub fn set_readiness(&self, readiness: Readiness) {
+        self.readiness.send_replace(readiness);
+    }
+
+    fn readiness(&self) -> Readiness {
+        *self.readiness.borrow()
+    }
+}

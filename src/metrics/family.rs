@@ -1,0 +1,186 @@
+//! The catalogue of what `/metrics` shows: name, kind, labels and meaning of every family of series.
+//!
+//! Names and labels are an interface: dashboards and alerts are built on them. Label values come from the
+//! configuration or from small closed sets, never from a client or a server.
+
+/// One family of series.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Family {
+    /// The name, with its unit and, for a counter, `_total`.
+    pub name: &'static str,
+    /// What its values are.
+    pub kind: Kind,
+    /// The labels of each of its series, in this order.
+    pub labels: &'static [&'static str],
+    /// What it means: the HELP line, and the row of `docs/METRICS.md`.
+    pub help: &'static str,
+}
+
+/// What the values of a family are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows while the process lives.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Observations in buckets.
+    Histogram,
+}
+
+impl Kind {
+    /// The word on a TYPE line.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        }
+    }
+}
+
+const BACKEND: &[&str] = &["backend", "protocol"];
+
+const fn counter(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Family {
+    Family { name, kind: Kind::Counter, labels, help }
+}
+
+const fn gauge(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Family {
+    Family { name, kind: Kind::Gauge, labels, help }
+}
+
+pub(super) const STATE: Family =
+    gauge("circuit_breaker_state", BACKEND, "State of the breaker: 0 closed, 1 half-open, 2 open.");
+pub(super) const STATE_INFO: Family = gauge(
+    "circuit_breaker_state_info",
+    &["backend", "protocol", "state"],
+    "1 for the state that the breaker is in, 0 for the others; state is closed, half_open or open.",
+);
+pub(super) const CALLS: Family = counter(
+    "circuit_breaker_calls_total",
+    &["backend", "protocol", "result"],
+    "Calls that have ended; result is success, failure or ignored (the call said nothing about the backend).",
+);
+pub(super) const FAILURES: Family = counter(
+    "circuit_breaker_failures_total",
+    &["backend", "protocol", "reason"],
+    "Calls that ended in failure, by cause; reason is a transport fault or a row of the verdict table.",
+);
+pub(super) const TRIPS: Family = counter(
+    "circuit_breaker_trips_total",
+    &["backend", "protocol", "condition"],
+    "Openings of the breaker, re-openings by a failed probe included, by the condition that fired.",
+);
+pub(super) const REJECTIONS: Family = counter(
+    "circuit_breaker_rejections_total",
+    &["backend", "protocol", "reason"],
+    "Calls that were not let through; reason is open, half_open (every probe slot taken) or session (they \
+     depend on a rejected call).",
+);
+pub(super) const CALL_DURATION: Family = Family {
+    name: "circuit_breaker_call_duration_seconds",
+    kind: Kind::Histogram,
+    labels: BACKEND,
+    help: "Time from admission to verdict of the calls that ended in success or failure.",
+};
+pub(super) const IN_FLIGHT: Family =
+    gauge("circuit_breaker_calls_in_flight", BACKEND, "Calls that were let through and have not ended.");
+pub(super) const PROBES: Family = counter(
+    "circuit_breaker_probes_total",
+    BACKEND,
+    "Calls that were let through as probes while half-open.",
+);
+pub(super) const STALE: Family = counter(
+    "circuit_breaker_stale_verdicts_total",
+    BACKEND,
+    "Verdicts that came too late to move the breaker: its state had changed since the call was admitted.",
+);
+pub(super) const RUN: Family = gauge(
+    "circuit_breaker_consecutive_failures",
+    BACKEND,
+    "Failures since the last success; 0 unless the breaker is closed.",
+);
+pub(super) const OPEN_UNTIL: Family = gauge(
+    "circuit_breaker_open_until_seconds",
+    BACKEND,
+    "Unix time at which an open breaker becomes half-open; 0 when it is not open, +Inf when only a reset ends it.",
+);
+
+pub(super) const CONNECTIONS: Family =
+    counter("fusewire_connections_total", BACKEND, "Client connections accepted.");
+pub(super) const CONNECTIONS_ACTIVE: Family =
+    gauge("fusewire_connections_active", BACKEND, "Client connections that are open.");
+pub(super) const UPSTREAM_CONNECTS: Family = counter(
+    "fusewire_upstream_connects_total",
+    &["backend", "protocol", "result"],
+    "Attempts to connect to the backend that have ended; result is success or failure.",
+);
+pub(super) const UPSTREAM_ACTIVE: Family =
+    gauge("fusewire_upstream_connections_active", BACKEND, "Connections to the backend that are open.");
+pub(super) const BYTES: Family = counter(
+    "fusewire_bytes_total",
+    &["backend", "protocol", "direction"],
+    "Bytes read; direction is from_downstream (from clients) or from_upstream (from the backend).",
+);
+pub(super) const OPAQUE: Family = counter(
+    "fusewire_opaque_connections_total",
+    BACKEND,
+    "Connections that became a plain relay, because they asked for it or their protocol was not understood.",
+);
+pub(super) const CLIENT_ERRORS: Family = counter(
+    "fusewire_client_protocol_errors_total",
+    BACKEND,
+    "Client connections closed because the client broke the protocol.",
+);
+pub(super) const CANCELS: Family =
+    counter("fusewire_cancel_requests_total", BACKEND, "Cancel requests forwarded to the backend.");
+pub(super) const LOCAL_FAULTS: Family = counter(
+    "fusewire_local_faults_total",
+    BACKEND,
+    "Faults of fusewire's own machine (out of descriptors, ports or memory); never held against a backend.",
+);
+pub(super) const BUILD_INFO: Family =
+    gauge("fusewire_build_info", &["version"], "Always 1; the labels say what is running.");
+
+pub(super) const START_TIME: Family =
+    gauge("process_start_time_seconds", &[], "Unix time at which the process started.");
+pub(super) const RESIDENT: Family =
+    gauge("process_resident_memory_bytes", &[], "Memory of the process that is in RAM, in bytes.");
+pub(super) const OPEN_FDS: Family = gauge("process_open_fds", &[], "Open file descriptors.");
+pub(super) const MAX_FDS: Family = gauge(
+    "process_max_fds",
+    &[],
+    "File descriptors that the process may have open (its soft limit), +Inf without a limit.",
+);
+pub(super) const CPU: Family =
+    counter("process_cpu_seconds_total", &[], "Processor time used, user and system, in seconds.");
+
+/// Every family, in the order of `docs/METRICS.md`.
+pub const FAMILIES: &[Family] = &[
+    STATE,
+    STATE_INFO,
+    CALLS,
+    FAILURES,
+    TRIPS,
+    REJECTIONS,
+    CALL_DURATION,
+    IN_FLIGHT,
+    PROBES,
+    STALE,
+    RUN,
+    OPEN_UNTIL,
+    CONNECTIONS,
+    CONNECTIONS_ACTIVE,
+    UPSTREAM_CONNECTS,
+    UPSTREAM_ACTIVE,
+    BYTES,
+    OPAQUE,
+    CLIENT_ERRORS,
+    CANCELS,
+    LOCAL_FAULTS,
+    BUILD_INFO,
+    START_TIME,
+    RESIDENT,
+    OPEN_FDS,
+    MAX_FDS,
+    CPU,
+];
