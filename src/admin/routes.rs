@@ -22,7 +22,7 @@ use super::guard::{Guard, Peer};
 use super::view::{Breaker, Health, Metrics, Status, Summary};
 use super::{Readiness, State};
 use crate::backends::Backend;
-use crate::breaker;
+use crate::breaker::{self, Mode};
 use crate::clock::Moment;
 use crate::gate::Snapshot;
 use crate::metrics::publish::{self, Reading};
@@ -54,6 +54,9 @@ pub(super) fn router(state: Arc<State>, guard: Guard) -> Router {
         .route("/api/v1/circuit-breaker/reset/{name}", post(reset))
         .route("/api/v1/circuit-breaker/reset-all", post(reset_all))
         .route("/api/v1/circuit-breaker/trip/{name}", post(trip))
+        .route("/api/v1/circuit-breaker/enforce/{name}", post(enforce))
+        .route("/api/v1/circuit-breaker/observe/{name}", post(observe))
+        .route("/api/v1/circuit-breaker/disable/{name}", post(disable))
         .fallback(not_found)
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(BODY_MAX))
@@ -100,6 +103,9 @@ async fn index() -> Json<Value> {
             "/api/v1/circuit-breaker/reset/{name}",
             "/api/v1/circuit-breaker/reset-all",
             "/api/v1/circuit-breaker/trip/{name}?for=30s",
+            "/api/v1/circuit-breaker/enforce/{name}",
+            "/api/v1/circuit-breaker/observe/{name}",
+            "/api/v1/circuit-breaker/disable/{name}",
         ],
     }))
 }
@@ -138,6 +144,7 @@ fn reading<'a>(backend: &Backend, snapshot: &'a Snapshot, moment: &Moment) -> Re
         backend: &snapshot.name,
         protocol: backend.config.protocol.label(),
         state: snapshot.state,
+        mode: snapshot.mode,
         consecutive_failures: snapshot.consecutive_failures,
         open_until: snapshot.deadline.map(|at| moment.unix_seconds(at)),
         trips: &snapshot.trips_by_condition,
@@ -157,9 +164,11 @@ async fn status_of(Shared(state): All, name: Name) -> Answer<Json<Breaker>> {
 
 async fn detailed(Shared(state): All) -> Json<Metrics> {
     let moment = state.clock.read();
-    let snapshots =
-        state.backends.iter().map(|backend| (backend.as_ref(), backend.gate.snapshot(moment.now)));
-    Json(Metrics::new(snapshots, &moment))
+    let views = state.backends.iter().map(|backend| {
+        let snapshot = backend.gate.snapshot(moment.now);
+        (backend.as_ref(), snapshot, backend.gate.history())
+    });
+    Json(Metrics::new(views, &moment))
 }
 
 async fn reset(Shared(state): All, Extension(peer): Extension<Peer>, name: Name) -> Answer<Json<Breaker>> {
@@ -195,6 +204,10 @@ async fn trip(
     let hold = hold(query?.0, &body?)?;
     let moment = state.clock.read();
     let name = &*backend.config.name;
+    if backend.gate.mode() == Mode::Disabled {
+        let message = format!("the breaker of '{name}' is disabled; enforce or observe it first");
+        return Err(Error::new(StatusCode::CONFLICT, message));
+    }
     let lasting =
         hold.map_or_else(|| "until reset".to_owned(), |d| humantime::format_duration(d).to_string());
     tracing::info!(
@@ -205,6 +218,33 @@ async fn trip(
         "Admin API: trip of '{name}' ({lasting}) by {peer}"
     );
     backend.gate.trip(moment.now, hold);
+    Ok(Json(view(backend, &moment).1))
+}
+
+async fn enforce(Shared(state): All, Extension(peer): Extension<Peer>, name: Name) -> Answer<Json<Breaker>> {
+    set_mode(&state, &peer, name, Mode::Enforce)
+}
+
+async fn observe(Shared(state): All, Extension(peer): Extension<Peer>, name: Name) -> Answer<Json<Breaker>> {
+    set_mode(&state, &peer, name, Mode::Observe)
+}
+
+async fn disable(Shared(state): All, Extension(peer): Extension<Peer>, name: Name) -> Answer<Json<Breaker>> {
+    set_mode(&state, &peer, name, Mode::Disabled)
+}
+
+fn set_mode(state: &State, peer: &Peer, name: Name, mode: Mode) -> Answer<Json<Breaker>> {
+    let backend = find(state, name)?;
+    let moment = state.clock.read();
+    let (name, mode_label) = (&*backend.config.name, mode.label());
+    tracing::info!(
+        action = "mode",
+        backend = name,
+        mode = mode_label,
+        %peer,
+        "Admin API: mode {mode_label} for '{name}' by {peer}"
+    );
+    backend.gate.set_mode(moment.now, mode);
     Ok(Json(view(backend, &moment).1))
 }
 
