@@ -192,13 +192,20 @@ fn what_is_left_of_a_batch_after_a_trip_is_stale() {
 }
 
 #[test]
-fn without_a_window_successes_do_not_reach_the_breaker() {
+fn without_a_window_successes_do_not_wait_for_the_lock() {
     let (gate, lane, now) = gate(Policy::default());
-    let _held = gate.lock();
-    // With the lock held by this very thread, whoever took it would wait for ever.
-    let generation = lane.closed().expect("closed");
-    lane.passed(3);
-    lane.succeeded(now, generation, CallKind::Command, Duration::ZERO, 3);
+    let held = gate.lock();
+    let (done, passed) = std::sync::mpsc::channel();
+    let caller = std::thread::spawn(move || {
+        let generation = lane.closed().expect("closed");
+        lane.passed(3);
+        lane.succeeded(now, generation, CallKind::Command, Duration::ZERO, 3);
+        done.send(()).expect("somebody waits");
+    });
+    let passed = passed.recv_timeout(Duration::from_secs(10));
+    drop(held);
+    assert!(passed.is_ok(), "it waits for the lock");
+    caller.join().expect("it does not panic");
 }
 
 #[test]
