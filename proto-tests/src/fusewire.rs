@@ -242,6 +242,15 @@ impl Fusewire {
         self.metrics().iter().filter(|sample| fits(sample)).map(|sample| sample.value).sum()
     }
 
+    /// Awaits that a metric, summed as by [`Fusewire::metric`], has at least this value.
+    #[track_caller]
+    pub fn await_metric(&self, name: &str, labels: &[(&str, &str)], least: f64) {
+        eventually(&format!("{name} to be {least}"), || {
+            let value = self.metric(name, labels);
+            check(value >= least, value)
+        });
+    }
+
     /// The lines logged so far.
     pub fn log(&self) -> Vec<String> {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner).clone()
