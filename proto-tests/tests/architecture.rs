@@ -168,7 +168,9 @@ fn no_arrow_leads_back() {
 fn the_breaker_uses_nothing_but_std() {
     for path in sources(&repository().join("src/breaker")).iter().filter(|path| !is_test(path)) {
         for line in code(path).lines() {
-            let Some(used) = line.trim_start().trim_start_matches("pub ").strip_prefix("use ") else { continue };
+            let Some(used) = line.trim_start().trim_start_matches("pub ").strip_prefix("use ") else {
+                continue;
+            };
             let root = used.split("::").next().unwrap_or_default();
             let own = path.with_file_name(format!("{root}.rs")).is_file();
             assert!(own || ["std", "core", "super", "self"].contains(&root), "{}: {line}", path.display());

@@ -56,7 +56,8 @@ fn five_failures_open_the_breaker_and_psql_prints_the_cause_and_the_hint() {
     let output = run(&mut psql(proxy.addr("db"), "SELECT 1"));
     let text = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{output:?}");
-    for part in ["FATAL:  backend 'db' is open (connection refused, 5 consecutive failures)", "retry after "] {
+    for part in ["FATAL:  backend 'db' is open (connection refused, 5 consecutive failures)", "retry after "]
+    {
         assert!(text.contains(part), "{text}");
     }
     let mut ready = proto_tests::postgres_server::client("pg_isready", proxy.addr("db"));
@@ -245,7 +246,8 @@ fn sessions_that_end_with_a_fast_shutdown_count_only_where_a_query_was_running()
     });
     postgres.shutdown(Signal::INT);
     for session in idle.iter_mut().chain([&mut busy]) {
-        let errors: Vec<_> = session.until_ready().into_iter().filter(|message| message.tag == b'E').collect();
+        let errors: Vec<_> =
+            session.until_ready().into_iter().filter(|message| message.tag == b'E').collect();
         assert_eq!(errors.first().map(|message| message.error().code), Some("57P01".to_owned()));
     }
     postgres.wait();
@@ -283,10 +285,15 @@ fn a_killed_server_is_one_failure_for_each_busy_session() {
 fn server_side_refusals_on_the_failure_table_trip() {
     let refusal = |code: &str| {
         let fields = format!("SFATAL\0VFATAL\0C{code}\0Mnot now\0\0");
-        vec![Step::Await(b"postgres".to_vec()), Step::Send(pgwire::message(b'E', fields.as_bytes())), Step::Close]
+        vec![
+            Step::Await(b"postgres".to_vec()),
+            Step::Send(pgwire::message(b'E', fields.as_bytes())),
+            Step::Close,
+        ]
     };
     let fake = Fake::scripts(vec![refusal("57P03"), refusal("53300"), refusal("28P01"), refusal("57P03")]);
-    let proxy = Setup::default().postgres("db", fake.addr(), "failure-threshold=2,recovery-timeout=1h").start();
+    let proxy =
+        Setup::default().postgres("db", fake.addr(), "failure-threshold=2,recovery-timeout=1h").start();
     let codes: Vec<String> = (0..2).map(|_| Pg::refused(proxy.addr("db")).code).collect();
     assert_eq!(codes, ["57P03", "53300"], "the server's own words reach the client");
     proxy.await_state("db", "open");

@@ -28,8 +28,8 @@ fn a_hang_trips_and_the_thaw_is_found_by_a_probe() {
     assert_eq!(Client::connect(proxy.addr("cache")).call(&["SET", "k", "v"]), Reply::simple("OK"));
     redis.freeze();
     five_unanswered_calls(&proxy);
-    let line =
-        proxy.await_log("Circuit breaker 'cache' transitioned from CLOSED to OPEN after 5 consecutive failures");
+    let line = proxy
+        .await_log("Circuit breaker 'cache' transitioned from CLOSED to OPEN after 5 consecutive failures");
     assert!(line.contains("no reply in time"), "{line}");
     assert_eq!(proxy.metric("circuit_breaker_failures_total", &[("reason", "timeout")]), 5.0);
     redis.thaw();
@@ -52,7 +52,8 @@ fn refusals_do_not_wait_for_the_hanging_server() {
     five_unanswered_calls(&proxy);
     proxy.await_state("cache", "open");
     // On an old connection and on a new one. Redis stays frozen, so nothing of this can come from it.
-    let wanted = "CIRCUITOPEN backend 'cache' is open (no reply in time, 5 consecutive failures); retry after ";
+    let wanted =
+        "CIRCUITOPEN backend 'cache' is open (no reply in time, 5 consecutive failures); retry after ";
     for client in [&mut early, &mut Client::connect(proxy.addr("cache"))] {
         for _ in 0..50 {
             let reply = client.call(&["GET", "k"]);

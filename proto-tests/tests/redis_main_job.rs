@@ -48,7 +48,8 @@ fn five_failures_open_the_breaker_and_the_sixth_call_is_refused_at_once() {
     proxy.await_state("cache", "open");
 
     let mut client = Client::connect(proxy.addr("cache"));
-    let wanted = "CIRCUITOPEN backend 'cache' is open (connection refused, 5 consecutive failures); retry after ";
+    let wanted =
+        "CIRCUITOPEN backend 'cache' is open (connection refused, 5 consecutive failures); retry after ";
     for _ in 0..100 {
         let reply = client.call(&["GET", "k"]);
         let rejection = reply.error();
@@ -69,8 +70,8 @@ fn five_failures_open_the_breaker_and_the_sixth_call_is_refused_at_once() {
     assert_eq!(proxy.metric("circuit_breaker_failures_total", &[CACHE[0], ("reason", "refused")]), 5.0);
     assert_eq!(proxy.metric("circuit_breaker_trips_total", &CACHE), 1.0);
     assert_eq!(proxy.metric("circuit_breaker_rejections_total", &CACHE), 150.0);
-    let line =
-        proxy.await_log("Circuit breaker 'cache' transitioned from CLOSED to OPEN after 5 consecutive failures");
+    let line = proxy
+        .await_log("Circuit breaker 'cache' transitioned from CLOSED to OPEN after 5 consecutive failures");
     assert!(line.contains("connection refused"), "the log says why: {line}");
     proxy.stop();
 }
@@ -86,11 +87,9 @@ fn the_breaker_goes_half_open_by_itself_and_one_probe_closes_it() {
     proxy.await_log("transitioned from OPEN to HALF");
     redis.restart();
     // If the probe comes while the delay of a trip is under way it is refused like any call; a next one is not.
-    eventually("an admitted probe", || {
-        match Client::connect(proxy.addr("cache")).call(&["SET", "k", "v"]) {
-            Reply::Line(b'+', _) => Ok(()),
-            other => Err(format!("{other:?}")),
-        }
+    eventually("an admitted probe", || match Client::connect(proxy.addr("cache")).call(&["SET", "k", "v"]) {
+        Reply::Line(b'+', _) => Ok(()),
+        other => Err(format!("{other:?}")),
     });
     assert_eq!(proxy.state("cache"), "closed");
     assert_eq!(proxy.metric("circuit_breaker_state", &CACHE), 0.0);
@@ -158,7 +157,8 @@ fn loading_replies_trip_although_the_handshake_succeeds() {
         Step::Send(b"-LOADING Redis is loading the dataset in memory\r\n".to_vec()),
         Step::Silence,
     ]);
-    let proxy = Setup::default().redis("cache", fake.addr(), "failure-threshold=3,recovery-timeout=1h").start();
+    let proxy =
+        Setup::default().redis("cache", fake.addr(), "failure-threshold=3,recovery-timeout=1h").start();
     for _ in 0..3 {
         let mut client = Client::connect(proxy.addr("cache"));
         assert_eq!(client.call(&["SELECT", "0"]), Reply::simple("OK"));
@@ -193,7 +193,8 @@ fn malformed_replies_are_failures() {
         Step::Send(b"$5\r\nabcdeXX+PONG\r\n".to_vec()),
         Step::Silence,
     ]);
-    let proxy = Setup::default().redis("cache", fake.addr(), "failure-threshold=2,recovery-timeout=1h").start();
+    let proxy =
+        Setup::default().redis("cache", fake.addr(), "failure-threshold=2,recovery-timeout=1h").start();
     for _ in 0..2 {
         let mut client = Client::connect(proxy.addr("cache"));
         client.send(b"PING\r\n");
@@ -206,12 +207,10 @@ fn malformed_replies_are_failures() {
 
 #[test]
 fn a_reply_that_ends_in_the_middle_is_a_failure_and_nothing_is_invented() {
-    let fake = Fake::start(vec![
-        Step::Await(b"GET".to_vec()),
-        Step::Send(b"$10\r\nabc".to_vec()),
-        Step::Close,
-    ]);
-    let proxy = Setup::default().redis("cache", fake.addr(), "failure-threshold=2,recovery-timeout=1h").start();
+    let fake =
+        Fake::start(vec![Step::Await(b"GET".to_vec()), Step::Send(b"$10\r\nabc".to_vec()), Step::Close]);
+    let proxy =
+        Setup::default().redis("cache", fake.addr(), "failure-threshold=2,recovery-timeout=1h").start();
     for _ in 0..2 {
         let mut client = Client::connect(proxy.addr("cache"));
         client.command(&["GET", "k"]);
@@ -257,7 +256,11 @@ fn a_rejected_select_never_lets_a_write_into_the_wrong_database() {
     // The write may be refused or the connection be gone; it must not land in database 0.
     client.try_send(&proto_tests::wire::command(&["SET", "k", "v"])).ok();
     let answer = client.rest();
-    assert!(answer.is_empty() || answer.starts_with(b"-CIRCUITOPEN"), "{:?}", answer.escape_ascii().to_string());
+    assert!(
+        answer.is_empty() || answer.starts_with(b"-CIRCUITOPEN"),
+        "{:?}",
+        answer.escape_ascii().to_string()
+    );
     assert_eq!(redis.client().call(&["DBSIZE"]), Reply::int(0));
     proxy.stop();
 }
