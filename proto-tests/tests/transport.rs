@@ -167,8 +167,8 @@ fn health_checks_of_load_balancers_are_no_calls() {
             if round % 2 == 0 { client.reset() } else { drop(client) }
         }
         let labels = [("backend", name)];
-        proxy.await_metric("circuit_breaker_connections_accepted_total", &labels, 20.0);
-        eventually("their end", || match proxy.metric("circuit_breaker_connections", &labels) {
+        proxy.await_metric("fusewire_connections_total", &labels, 20.0);
+        eventually("their end", || match proxy.metric("fusewire_connections_active", &labels) {
             0.0 => Ok(()),
             open => Err(format!("{open} still open")),
         });
@@ -199,7 +199,7 @@ fn clients_that_leave_in_the_middle_of_a_call_are_no_failures() {
         }
     }
     for name in ["cache", "db"] {
-        eventually("their end", || match proxy.metric("circuit_breaker_connections", &[("backend", name)]) {
+        eventually("their end", || match proxy.metric("fusewire_connections_active", &[("backend", name)]) {
             0.0 => Ok(()),
             open => Err(format!("{open} still open")),
         });
