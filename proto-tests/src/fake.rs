@@ -78,8 +78,7 @@ impl Fake {
         let shared = Arc::new(Shared::default());
         let serving = shared.clone();
         thread::spawn(move || {
-            let mut index = 0;
-            for stream in listener.incoming().map_while(Result::ok) {
+            for (index, stream) in listener.incoming().map_while(Result::ok).enumerate() {
                 if serving.over() {
                     return;
                 }
@@ -87,7 +86,6 @@ impl Fake {
                 let script = scripts.get(index).or(scripts.last()).cloned().unwrap_or_default();
                 let shared = serving.clone();
                 thread::spawn(move || Player { stream, shared, index, seen: 0 }.play(script));
-                index += 1;
             }
         });
         Self { addr, shared }

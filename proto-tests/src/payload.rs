@@ -11,7 +11,7 @@ impl Random {
     }
 
     /// The next number.
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -21,7 +21,7 @@ impl Random {
 
     /// A number below `n`.
     pub fn below(&mut self, n: usize) -> usize {
-        (self.next() % n.max(1) as u64) as usize
+        (self.draw() % n.max(1) as u64) as usize
     }
 }
 
@@ -69,7 +69,7 @@ impl Checksum {
     /// Length and value of all so far.
     pub fn finish(&self) -> (u64, u64) {
         let mut last = self.clone();
-        if last.length % 8 != 0 {
+        if !last.length.is_multiple_of(8) {
             last.mix(last.pending);
         }
         (last.length, last.state)
@@ -98,7 +98,7 @@ pub fn stream(seed: u64, n: u64, mut piece: impl FnMut(&[u8])) {
     while left > 0 {
         block.clear();
         while block.len() < MIB {
-            block.extend_from_slice(&random.next().to_le_bytes());
+            block.extend_from_slice(&random.draw().to_le_bytes());
         }
         let take = left.min(MIB as u64) as usize;
         piece(&block[..take]);

@@ -174,7 +174,7 @@ impl Pg {
             return Err(end_of_stream(&error.to_string()));
         }
         loop {
-            let Some(message) = self.next() else { return Err(end_of_stream("during startup")) };
+            let Some(message) = self.receive() else { return Err(end_of_stream("during startup")) };
             match message.tag {
                 b'E' => return Err(message.error()),
                 b'K' => self.key = message.body,
@@ -205,7 +205,7 @@ impl Pg {
 
     /// The next message; none at the end of the stream.
     #[track_caller]
-    pub fn next(&mut self) -> Option<Message> {
+    pub fn receive(&mut self) -> Option<Message> {
         let mut head = Vec::new();
         while head.len() < 5 {
             match self.raw.try_byte() {
@@ -222,7 +222,7 @@ impl Pg {
     #[track_caller]
     pub fn until_ready(&mut self) -> Vec<Message> {
         let mut all = Vec::new();
-        while let Some(message) = self.next() {
+        while let Some(message) = self.receive() {
             let ready = message.tag == b'Z';
             all.push(message);
             if ready {

@@ -144,7 +144,7 @@ impl Client {
         let mut got = Vec::new();
         while got.len() < wanted.len() {
             match self.some() {
-                Ok(bytes) if bytes.is_empty() => panic!("end of stream after {}", Text(&got)),
+                Ok([]) => panic!("end of stream after {}", Text(&got)),
                 Ok(bytes) => {
                     let n = bytes.len().min(wanted.len() - got.len());
                     got.extend_from_slice(&bytes[..n]);

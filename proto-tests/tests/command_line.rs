@@ -242,7 +242,7 @@ fn draining_lets_a_transaction_end_and_closes_idle_sessions_natively() {
     let mut busy = Pg::session(proxy.addr("db"));
     assert_eq!(busy.rows("BEGIN; INSERT INTO t VALUES (1)").1, 'T');
     proxy.signal(Signal::TERM);
-    let goodbye = idle.next().expect("a last message").error();
+    let goodbye = idle.receive().expect("a last message").error();
     assert_eq!((goodbye.severity.as_str(), goodbye.code.as_str()), ("FATAL", "57P01"));
     idle.raw.eof();
     assert_eq!(busy.rows("INSERT INTO t VALUES (2)").1, 'T');

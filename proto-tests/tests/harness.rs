@@ -44,7 +44,7 @@ fn postgres_dies_freezes_and_comes_back_with_its_data() {
     late.send(&proto_tests::pgwire::startup_packet("postgres", "postgres"));
     assert!(!late.raw.readable());
     postgres.thaw();
-    assert_eq!(late.next().map(|message| message.tag), Some(b'R'));
+    assert_eq!(late.receive().map(|message| message.tag), Some(b'R'));
     postgres.kill();
     session.raw.rest();
     assert!(Client::try_connect(postgres.addr()).is_err());
@@ -58,7 +58,7 @@ fn postgres_fast_shutdown_ends_sessions_natively() {
     let mut postgres = Postgres::start();
     let mut session = postgres.session();
     postgres.shutdown(Signal::INT);
-    let last = session.next().expect("a last message").error();
+    let last = session.receive().expect("a last message").error();
     assert_eq!((last.severity.as_str(), last.code.as_str()), ("FATAL", "57P01"));
     postgres.wait();
     postgres.restart();

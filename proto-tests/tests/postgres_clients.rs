@@ -230,7 +230,7 @@ fn answer_to(addr: std::net::SocketAddr, input: &[u8]) -> Vec<pgwire::Message> {
     pg.send(input);
     pg.send(&pgwire::message(b'X', b""));
     let mut all = Vec::new();
-    while let Some(message) = pg.next() {
+    while let Some(message) = pg.receive() {
         all.push(message);
     }
     all

@@ -46,7 +46,7 @@ fn half_a_gigabyte_through_redis_is_byte_identical() {
 /// One row: a number, and 8 KiB of text that no other row has.
 fn row(n: u64) -> String {
     let mut random = Random::new(n);
-    let word: String = (0..4).map(|_| format!("{:016x}", random.next())).collect();
+    let word: String = (0..4).map(|_| format!("{:016x}", random.draw())).collect();
     format!("{n}\t{}\n", word.repeat(128))
 }
 
@@ -60,7 +60,7 @@ fn a_gigabyte_of_copy_in_and_out_is_byte_identical() {
 
     let mut sent = Checksum::default();
     pg.send(&query("COPY big FROM STDIN"));
-    assert_eq!(pg.next().map(|message| message.tag), Some(b'G'));
+    assert_eq!(pg.receive().map(|message| message.tag), Some(b'G'));
     let mut batch = Vec::new();
     for n in 0..ROWS {
         let row = row(n);
@@ -82,9 +82,9 @@ fn a_gigabyte_of_copy_in_and_out_is_byte_identical() {
 
     let mut got = Checksum::default();
     pg.send(&query("COPY big TO STDOUT"));
-    assert_eq!(pg.next().map(|message| message.tag), Some(b'H'));
+    assert_eq!(pg.receive().map(|message| message.tag), Some(b'H'));
     loop {
-        let message = pg.next().expect("COPY data");
+        let message = pg.receive().expect("COPY data");
         match message.tag {
             b'd' => got.update(&message.body),
             b'Z' => break,
