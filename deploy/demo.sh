@@ -22,7 +22,8 @@ ensure_tools curl redis-server redis-cli initdb postgres psql setpriv
 if [ -n "${FUSEWIRE_BIN:-}" ]; then
     fusewire=$FUSEWIRE_BIN
 else
-    ensure_tools cc
+    # cargo downloads crates: it needs a linker and certificates.
+    ensure_tools cc update-ca-certificates
     ensure_cargo
     say "building fusewire (cargo build --release)"
     cargo build --release --quiet --package fusewire
@@ -154,7 +155,10 @@ start_postgres
     --postgres "name=db,listen=127.0.0.1:$db_port,upstream=127.0.0.1:$postgres_port" \
     --recovery-timeout 5s --handshake-timeout 1s --admin "127.0.0.1:$admin_port" >>"$folder/fusewire.log" 2>&1 &
 fusewire_pid=$!
-await 30 fusewire curl -fsS "http://127.0.0.1:$admin_port/readyz"
+until curl -fsS "http://127.0.0.1:$admin_port/readyz" >/dev/null 2>&1; do
+    kill -0 "$fusewire_pid" 2>/dev/null || die "fusewire ended: $(tail -n 5 "$folder/fusewire.log")"
+    sleep 0.05
+done
 say "  clients → 127.0.0.1:$cache_port → Redis    127.0.0.1:$redis_port   (backend 'cache')"
 say "  clients → 127.0.0.1:$db_port → Postgres 127.0.0.1:$postgres_port   (backend 'db')"
 say "  dashboard http://127.0.0.1:$admin_port/"

@@ -12,10 +12,10 @@ postgres_bin_dirs() {
     find /usr/lib/postgresql -mindepth 2 -maxdepth 2 -name bin 2>/dev/null | sort -rV
 }
 
-# The path of a program, or nothing.
+# The path of a program, or nothing. /usr/sbin is not on everybody's PATH.
 find_tool() {
     local dir
-    for dir in $(postgres_bin_dirs); do
+    for dir in $(postgres_bin_dirs) /usr/sbin; do
         if [ -x "$dir/$1" ]; then
             printf '%s\n' "$dir/$1"
             return
@@ -33,6 +33,7 @@ package_of() {
     curl) echo curl ;;
     cc) echo build-essential ;;
     setpriv) echo util-linux ;;
+    update-ca-certificates) echo ca-certificates ;;
     *) echo "$1" ;;
     esac
 }

@@ -88,7 +88,7 @@ pub fn freeze(pid: u32) {
     send(pid, Signal::STOP);
     eventually("a frozen process", || {
         let state = state(pid);
-        check(matches!(state, Some('T' | 't') | None), state)
+        check(matches!(state, None | Some('T' | 't' | 'Z' | 'X')), state)
     });
 }
 
