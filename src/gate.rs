@@ -335,6 +335,14 @@ impl Lane {
         }
     }
 
+    /// Ends one call that [`Lane::passed`] accounted for with success, without a latency sample: a blocking
+    /// command that waited for a minute says nothing about the backend's speed.
+    pub fn succeeded_untimed(&self, now: Instant, generation: Generation, kind: CallKind) {
+        self.add(Counter::Success, 1);
+        let outcome = Outcome { at: now, kind, verdict: Verdict::Success, duration: Duration::ZERO };
+        self.settle(Ticket::ordinary(generation), outcome);
+    }
+
     /// Ends `n` calls that [`Lane::passed`] accounted for without a verdict on the backend.
     #[inline]
     pub fn ignored(&self, n: u64) {
@@ -438,6 +446,14 @@ impl Permit {
         if self.is_probe() {
             self.lane.gate.with(|inner| inner.breaker.set_owed(self.ticket, owed));
         }
+    }
+
+    /// Gives up the guard over a call that is no probe, without ending it: whoever keeps its generation and start
+    /// ends it as one that [`Lane::passed`] accounted for.
+    pub fn defer(mut self) -> Generation {
+        debug_assert!(!self.is_probe(), "a probe is ended by its permit");
+        self.reported = true;
+        self.ticket.generation
     }
 
     /// Ends the call.
