@@ -141,7 +141,12 @@ const BUILT_IN: &[BuiltIn] = &[
     ("08P01", When::Always, Class::Success, "the client broke the protocol"),
     ("0A", When::Always, Class::Success, "feature not supported"),
     ("2", When::Always, Class::Success, "the client's data, transaction state, rights or password"),
-    ("25006", When::Always, Class::Ignored, "read-only: a standby after a failover, or the client's own wish"),
+    (
+        "25006",
+        When::Always,
+        Class::Ignored,
+        "read-only: a standby after a failover, or the client's own wish",
+    ),
     ("25P02", When::Always, Class::Ignored, "the transaction had failed before"),
     ("25P03", When::Always, Class::Ignored, "the client idled in a transaction"),
     ("25P04", When::Always, Class::Ignored, "the client's transaction took too long"),
@@ -159,7 +164,12 @@ const BUILT_IN: &[BuiltIn] = &[
     ("55", When::Always, Class::Success, "the object is not in the state the client needs"),
     ("55P03", When::Always, Class::Ignored, "lock not available"),
     ("57000", When::Always, Class::Ignored, "another fusewire rejected it"),
-    ("57014", When::Always, Class::Ignored, "cancelled by its user, statement_timeout, or the client's CopyFail"),
+    (
+        "57014",
+        When::Always,
+        Class::Ignored,
+        "cancelled by its user, statement_timeout, or the client's CopyFail",
+    ),
     ("57P01", When::Always, Class::Failure, "the server is shutting down"),
     ("57P02", When::Always, Class::Failure, "another session crashed the server"),
     ("57P03", When::Always, Class::Failure, "the server is starting up, recovering or shutting down"),
@@ -248,7 +258,9 @@ impl Table {
     fn row(&self, code: &[u8], severity: Severity, message: &[u8]) -> Option<&Row> {
         // A server that goes down takes every session with it, whatever the code and whatever the configuration.
         let panic = |row: &&Row| row.specificity == 0 && row.when == When::Panic;
-        if severity == Severity::Panic && let Some(row) = self.rows.iter().find(panic) {
+        if severity == Severity::Panic
+            && let Some(row) = self.rows.iter().find(panic)
+        {
             return Some(row);
         }
         self.rows.iter().find(|row| row.matches(code, severity, message))

@@ -50,11 +50,7 @@ pub struct Settings {
 
 impl Settings {
     /// Compiles the settings of one backend.
-    pub fn new(
-        backend: Arc<str>,
-        postgres: &config::Postgres,
-        timeouts: &config::Timeouts,
-    ) -> Self {
+    pub fn new(backend: Arc<str>, postgres: &config::Postgres, timeouts: &config::Timeouts) -> Self {
         Self::with_cancels(backend, postgres, timeouts, Arc::default())
     }
 

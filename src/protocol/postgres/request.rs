@@ -10,7 +10,7 @@ use super::ledger::Account;
 use super::message::{HEADER, Header};
 use super::reply::{Gravity, Reply};
 use super::session::{Session, Stage};
-use super::statement::{Name, Names, Peek, Scanner, is_plain};
+use super::statement::{Name, Names, Peek, Scanner, Shape};
 use super::units::{Flight, Kind, Local, Queue};
 use crate::breaker::{CallKind, Generation};
 use crate::gate::{Lane, Rejection};
@@ -77,15 +77,19 @@ enum Act {
     Forward(End),
     Drop,
     /// Dropped, after a look at what it would have done. `opens`: it is the first of its unit.
-    Refuse { tag: u8, peek: Peek, opens: bool },
+    Refuse {
+        tag: u8,
+        peek: Peek,
+        opens: bool,
+    },
 }
 
 /// What the end of a forwarded message means.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 enum End {
     Nothing,
-    /// The Query is whole.
-    Query,
+    /// The Query is whole, and of this shape; a FunctionCall has none.
+    Query(Option<Shape>),
     /// An answer in authentication is whole.
     Answer,
 }
@@ -206,7 +210,12 @@ impl Session {
         let n = body.left.min(rest.len());
         body.left -= n;
         match &mut body.act {
-            Act::Forward(_) => plan.forward(n),
+            Act::Forward(end) => {
+                if let End::Query(Some(shape)) = end {
+                    shape.feed(rest.get(..n).unwrap_or_default());
+                }
+                plan.forward(n);
+            }
             Act::Drop => plan.drop(n),
             Act::Refuse { peek, .. } => {
                 peek.feed(rest.get(..n).unwrap_or_default());
@@ -224,11 +233,8 @@ impl Session {
     fn message_ended(&mut self, now: Instant, act: Act) {
         match act {
             Act::Forward(End::Nothing) | Act::Drop => {}
-            Act::Forward(End::Query) => {
-                if let Some(flight) = self.queue.tail() {
-                    flight.whole = true;
-                    flight.start = now;
-                }
+            Act::Forward(End::Query(shape)) => {
+                self.queue.completed(now, shape.is_none_or(|shape| shape.is_plain()));
             }
             Act::Forward(End::Answer) => {
                 self.client.answers = self.client.answers.saturating_add(1);
@@ -286,9 +292,7 @@ impl Session {
                 self.queue.reply_ready();
                 Step::Take(Act::Drop)
             }
-            (_, Run::Rejected) => {
-                Step::Take(Act::Refuse { tag, peek: Peek::new(tag), opens: false })
-            }
+            (_, Run::Rejected) => Step::Take(Act::Refuse { tag, peek: Peek::new(tag), opens: false }),
             (b'p', _) => Step::Take(Act::Forward(End::Answer)),
             (b'd' | b'c' | b'f' | b'H', _) => self.stray(tag),
             (b'S', run) => self.sync(now, run, batch),
@@ -365,11 +369,10 @@ impl Session {
             }
             Decision::Hold => return Step::Hold,
         };
-        let plain = tag == b'F' || (body.len() == len && is_plain(body));
-        let mut flight = Flight::new(Kind::Simple, account, now, !plain);
+        let mut flight = Flight::new(Kind::Simple, account, now, true);
         flight.within = within;
         self.queue.launch(flight);
-        Step::Take(Act::Forward(End::Query))
+        Step::Take(Act::Forward(End::Query((tag == b'Q').then(Shape::default))))
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -533,15 +536,15 @@ impl Session {
 
     /// Tells the gate whose move it is in a startup that is a probe.
     pub(super) fn probe_owed(&mut self, owed: bool) {
-        if let Some(Flight { kind: Kind::Startup, account: Account::Permit(permit), .. }) = self.queue.peek() {
+        if let Some(Flight { kind: Kind::Startup, account: Account::Permit(permit), .. }) = self.queue.peek()
+        {
             permit.set_owed(owed);
         }
     }
 
     fn too_many(&mut self) {
         let message = format!("more than {} requests are waiting for their replies", Queue::MAX);
-        let fatal =
-            Reply { gravity: Gravity::Fatal, code: "54000", message: &message, detail: "", hint: "" };
+        let fatal = Reply { gravity: Gravity::Fatal, code: "54000", message: &message, detail: "", hint: "" };
         self.end_with(fatal.bytes());
     }
 }

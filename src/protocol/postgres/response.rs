@@ -196,8 +196,7 @@ impl Session {
         if head.kind == Kind::Startup {
             return self.greeting(now, tag, len, rest);
         }
-        if head.kind == Kind::Extended
-            && matches!(tag, b'1' | b'2' | b'3' | b'n' | b'T' | b's' | b'I' | b'C')
+        if head.kind == Kind::Extended && matches!(tag, b'1' | b'2' | b'3' | b'n' | b'T' | b's' | b'I' | b'C')
         {
             head.pending = head.pending.saturating_sub(1);
         }

@@ -383,7 +383,9 @@ impl protocol::Session for Session {
                 }
                 _ => Wait::Nothing,
             },
-            Stage::Dialling(_) | Stage::Opaque | Stage::Ending | Stage::Finish | Stage::Abort => Wait::Nothing,
+            Stage::Dialling(_) | Stage::Opaque | Stage::Ending | Stage::Finish | Stage::Abort => {
+                Wait::Nothing
+            }
         }
     }
 

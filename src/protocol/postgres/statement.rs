@@ -149,17 +149,51 @@ impl Gap {
     }
 }
 
-/// Whether a simple query's text is one statement that cannot leave a transaction open: everything but BEGIN and
-/// START TRANSACTION. Comments and several statements are not looked into.
-pub(super) fn is_plain(text: &[u8]) -> bool {
-    let text = text.trim_ascii_start();
-    let one = match memchr::memchr(b';', text) {
-        None => true,
-        Some(at) => text.get(at + 1..).unwrap_or_default().iter().all(|b| b.is_ascii_whitespace() || *b == 0),
-    };
-    let begins = |word: &[u8]| text.get(..word.len()).is_some_and(|head| head.eq_ignore_ascii_case(word));
-    let named = text.first().is_some_and(|b| b.is_ascii_alphabetic() || *b == b'(');
-    one && named && !begins(b"begin") && !begins(b"start")
+/// Whether a simple query is one statement that cannot leave a transaction open: anything but BEGIN and START
+/// TRANSACTION. Comments before it and several statements are not looked into. Read piece by piece, one `memchr`
+/// each.
+#[derive(Debug, Default)]
+pub(super) struct Shape {
+    head: [u8; 5],
+    len: usize,
+    ended: bool,
+    several: bool,
+}
+
+impl Shape {
+    /// Takes the next bytes.
+    #[inline]
+    pub(super) fn feed(&mut self, mut text: &[u8]) {
+        while self.len < self.head.len()
+            && let Some((&byte, rest)) = text.split_first()
+        {
+            if self.len > 0 || !byte.is_ascii_whitespace() {
+                if byte == b';' {
+                    break;
+                }
+                if let Some(slot) = self.head.get_mut(self.len) {
+                    *slot = byte.to_ascii_lowercase();
+                }
+                self.len += 1;
+            }
+            text = rest;
+        }
+        if !self.ended {
+            let Some(at) = memchr::memchr(b';', text) else { return };
+            self.ended = true;
+            // `;b` is no BEGIN, but what follows a `;` is not looked into either.
+            self.len = self.head.len();
+            text = text.get(at + 1..).unwrap_or_default();
+        }
+        self.several |= !text.iter().all(|byte| byte.is_ascii_whitespace() || *byte == 0);
+    }
+
+    /// Whether the text, now whole, is plain.
+    #[inline]
+    pub(super) fn is_plain(&self) -> bool {
+        let named = matches!(self.head.first(), Some(b'a'..=b'z' | b'(' | 0));
+        named && !self.several && !matches!(&self.head, b"begin" | b"start")
+    }
 }
 
 /// Names of prepared statements whose Parse was rejected.

@@ -147,7 +147,9 @@ impl Queue {
     /// Queues a reply of our own; equal ones that follow each other are counted.
     pub(super) fn reply(&mut self, local: Local) {
         match (self.entries.back_mut(), local) {
-            (Some(Entry::Local(Local::Refused(last, n))), Local::Refused(next, m)) if *last == next => *n += m,
+            (Some(Entry::Local(Local::Refused(last, n))), Local::Refused(next, m)) if *last == next => {
+                *n += m
+            }
             (Some(Entry::Local(Local::Ready(n))), Local::Ready(m)) => *n += m,
             (_, local) => self.entries.push_back(Entry::Local(local)),
         }
@@ -262,6 +264,23 @@ impl Queue {
         {
             flight.entangled = true;
             self.entangled += 1;
+        }
+    }
+
+    /// The Query or FunctionCall being sent is whole; `plain`: it cannot leave a transaction open. Its flight is
+    /// the last one, unless the server has meanwhile skipped it.
+    #[inline]
+    pub(super) fn completed(&mut self, now: Instant, plain: bool) {
+        if let Some(Entry::Flight(flight)) = self.entries.back_mut()
+            && flight.kind == Kind::Simple
+            && !flight.whole
+        {
+            flight.whole = true;
+            flight.start = now;
+            if plain && flight.entangled && !flight.copying {
+                flight.entangled = false;
+                self.entangled -= 1;
+            }
         }
     }
 
