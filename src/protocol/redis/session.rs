@@ -361,11 +361,8 @@ impl protocol::Session for Session {
         while out.len() - before < protocol::REPLY_CHUNK {
             let Some(local) = self.fifo.take_local() else { break };
             if let Some(rest) = local.render(&self.settings.reject_code, now, out) {
-                let last = rest == Local::End;
                 self.fifo.answer_first(rest);
-                if last {
-                    break;
-                }
+                break;
             }
         }
         self.settle();
