@@ -222,10 +222,6 @@ impl Session {
             return self.end(Life::Finish);
         }
         if !self.probes.is_empty() {
-            if self.fifo.requests() == 0 && between {
-                // Only handshake replies have come, which a loading backend gives too: somebody else may try.
-                self.probes.clear();
-            }
             let owed = self.backend_owes();
             for probe in self.probes.iter_mut().filter(|probe| probe.owed != owed) {
                 probe.owed = owed;
@@ -349,6 +345,11 @@ impl protocol::Session for Session {
         match self.life {
             Life::Relay(_) => {
                 self.frames(now, input, plan);
+                let used = matches!(self.life, Life::Relay(Link::Used));
+                if used && self.fifo.requests() == 0 && !self.held && !self.uploading() {
+                    // Only handshake replies have come, which a loading backend gives too: somebody else may try.
+                    self.probes.clear();
+                }
                 self.settle();
             }
             Life::Opaque => plan.forward(input.len()),
