@@ -161,7 +161,14 @@ impl Table {
 
 impl Row {
     fn matches(&self, error: &[u8]) -> bool {
-        let Some(rest) = error.strip_prefix(self.code.as_str().as_bytes()) else { return false };
-        self.prefix || matches!(rest.first(), None | Some(b' ' | b'\r' | b'\n'))
+        let code = self.code.as_str();
+        let Some(rest) = error.strip_prefix(code.as_bytes()) else { return false };
+        match rest.first() {
+            _ if self.prefix => true,
+            None | Some(b' ' | b'\r' | b'\n') => true,
+            // "ERR Protocol error: ..."; a single word is a token, which a colon does not end.
+            Some(b':') => code.contains(' '),
+            Some(_) => false,
+        }
     }
 }

@@ -1,11 +1,13 @@
 //! Redis: RESP2 and RESP3 (PROTOCOLS.md §2).
 //!
 //! [`Session`] is what the driver talks to. `request` and `reply` find where requests and frames begin and end,
-//! `command` knows the few commands that are special, `fifo` keeps what is owed to the client, [`classify`] turns
+//! `command` knows the few commands that are special, `downstream` and `upstream` are the
+//! session's two directions, `decide` its decision on one request, `fifo` keeps what is owed to the client, [`classify`] turns
 //! errors into verdicts, `reject` words fusewire's own replies.
 
 pub mod classify;
 mod command;
+mod decide;
 mod downstream;
 mod fifo;
 mod reject;

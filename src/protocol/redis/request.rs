@@ -170,6 +170,9 @@ enum At {
     Data(u64),
 }
 
+/// Is shown each argument, those above [`WORD_MAX`] as none.
+pub(super) type Show<'a> = &'a mut dyn FnMut(Option<&[u8]>);
+
 /// How far a body has come. The bytes counted may go out as they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Flow {
@@ -188,9 +191,9 @@ impl Body {
         Self { left: args, at: At::Length }
     }
 
-    /// Reads on. `watch` is shown each argument, those above [`WORD_MAX`] as none.
+    /// Reads on.
     #[inline]
-    pub(super) fn advance(&mut self, input: &[u8], mut watch: Option<&mut dyn FnMut(Option<&[u8]>)>) -> Flow {
+    pub(super) fn advance(&mut self, input: &[u8], mut watch: Option<Show<'_>>) -> Flow {
         let mut at = 0;
         while self.left > 0 {
             let rest = input.get(at..).unwrap_or_default();

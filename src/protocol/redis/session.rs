@@ -222,10 +222,6 @@ impl Session {
             return self.end(Life::Finish);
         }
         if !self.probes.is_empty() {
-            if self.fifo.requests() == 0 && between {
-                // Only handshake replies have come, which a loading backend gives too: somebody else may try.
-                self.probes.clear();
-            }
             let owed = self.backend_owes();
             for probe in self.probes.iter_mut().filter(|probe| probe.owed != owed) {
                 probe.owed = owed;
@@ -349,6 +345,11 @@ impl protocol::Session for Session {
         match self.life {
             Life::Relay(_) => {
                 self.frames(now, input, plan);
+                let used = matches!(self.life, Life::Relay(Link::Used));
+                if used && self.fifo.requests() == 0 && !self.held && !self.uploading() {
+                    // Only handshake replies have come, which a loading backend gives too: somebody else may try.
+                    self.probes.clear();
+                }
                 self.settle();
             }
             Life::Opaque => plan.forward(input.len()),
@@ -361,11 +362,8 @@ impl protocol::Session for Session {
         while out.len() - before < protocol::REPLY_CHUNK {
             let Some(local) = self.fifo.take_local() else { break };
             if let Some(rest) = local.render(&self.settings.reject_code, now, out) {
-                let last = rest == Local::End;
                 self.fifo.answer_first(rest);
-                if last {
-                    break;
-                }
+                break;
             }
         }
         self.settle();

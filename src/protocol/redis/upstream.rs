@@ -3,7 +3,7 @@
 //! Frames go out as they come. Held are at most the header of an array or push whose kind decides whether it is a
 //! reply at all, and the first bytes of an error.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::command::Topic;
 use super::fifo::{Account, Effect, Entry, Expect, Owed};
@@ -266,8 +266,13 @@ impl Session {
     /// The head of the queue has its reply.
     #[inline]
     fn replied(&mut self, now: Instant, wins: &mut Wins) {
+        self.grace = Duration::ZERO;
+        if self.frame.verdict.is_none()
+            && let Some((generation, start)) = self.fifo.take_ordinary()
+        {
+            return self.won(now, wins, generation, start);
+        }
         let Some(owed) = self.fifo.take_one() else { return };
-        self.grace = std::time::Duration::ZERO;
         let verdict = self.frame.verdict.take().unwrap_or(Verdict::Success);
         let hollow = verdict == Verdict::Success && !owed.conclusive;
         if owed.effect != Effect::None {
@@ -283,13 +288,7 @@ impl Session {
         match verdict {
             // The permit has said it all; said twice it would count twice.
             _ if decides || hollow => wins.hollow += 1,
-            Verdict::Success if owed.timed => {
-                if wins.generation != generation || wins.start != Some(start) {
-                    self.report(now, wins);
-                    (wins.generation, wins.start) = (generation, Some(start));
-                }
-                wins.n += 1;
-            }
+            Verdict::Success if owed.timed => self.won(now, wins, generation, start),
             Verdict::Success => self.lane.succeeded_untimed(now, generation, CallKind::Command),
             Verdict::Ignored => wins.hollow += 1,
             Verdict::Failure(_) => {
@@ -297,6 +296,16 @@ impl Session {
                 self.lane.permit_of(generation, CallKind::Command, start).record(now, verdict);
             }
         }
+    }
+
+    /// One more success, reported with others of the same admission.
+    #[inline]
+    fn won(&self, now: Instant, wins: &mut Wins, generation: Generation, start: Instant) {
+        if wins.generation != generation || wins.start != Some(start) {
+            self.report(now, wins);
+            (wins.generation, wins.start) = (generation, Some(start));
+        }
+        wins.n += 1;
     }
 
     /// What a reply changes.
@@ -357,7 +366,7 @@ impl Session {
     }
 
     #[inline]
-    fn report(&mut self, now: Instant, wins: &mut Wins) {
+    fn report(&self, now: Instant, wins: &mut Wins) {
         if wins.hollow > 0 {
             self.lane.ignored(wins.hollow);
             wins.hollow = 0;

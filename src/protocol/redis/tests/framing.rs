@@ -228,6 +228,8 @@ fn a_push_inside_an_exec_array_takes_no_slot() {
         rig.passes(req("EXEC"), "*2\r\n>3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$1\r\nx\r\n:1\r\n_\r\n");
         assert_eq!(rig.wait(), Wait::Nothing);
         rig.passes(req("GET k"), "_\r\n");
+        assert_eq!(rig.count(Counter::Opaque), 0, "in step");
+        assert_eq!(rig.count(Counter::Success), 3, "GET queued, EXEC, GET");
     });
 }
 
