@@ -360,6 +360,15 @@ impl Lane {
     /// # Errors
     /// A [`Rejection`], already counted, unless the breaker is closed or a probe slot is free.
     pub fn admit(&self, now: Instant, kind: CallKind) -> Result<Permit, Rejection> {
+        self.admit_uncounted(now, kind).inspect_err(|rejection| self.rejected(rejection, 1))
+    }
+
+    /// As [`Lane::admit`], for a step that is not a call of the client's own: a connection that is not let through
+    /// shows in the figures as the commands that are rejected over it.
+    ///
+    /// # Errors
+    /// A [`Rejection`], not counted, unless the breaker is closed or a probe slot is free.
+    pub fn admit_uncounted(&self, now: Instant, kind: CallKind) -> Result<Permit, Rejection> {
         let answer = self.gate.with(|inner| inner.breaker.admit(now, kind));
         if answer.as_ref().is_ok_and(Ticket::is_probe) {
             self.add(Counter::Probes, 1);
@@ -375,7 +384,7 @@ impl Lane {
     /// A [`Rejection`], already counted, unless the breaker is closed.
     pub fn admit_ineligible(&self, now: Instant, kind: CallKind) -> Result<Permit, Rejection> {
         let answer = self.gate.with(|inner| inner.breaker.admit_ineligible(now));
-        self.answer(now, kind, answer)
+        self.answer(now, kind, answer).inspect_err(|rejection| self.rejected(rejection, 1))
     }
 
     /// Counts `n` more calls that met the same rejection as the one that was asked for: the rest of a batch.
@@ -398,11 +407,7 @@ impl Lane {
                 self.passed(1);
                 Ok(Permit { lane: self.clone(), ticket, kind, start: now, reported: false })
             }
-            Err(refusal) => {
-                let rejection = Rejection { backend: self.gate.name.clone(), refusal };
-                self.rejected(&rejection, 1);
-                Err(rejection)
-            }
+            Err(refusal) => Err(Rejection { backend: self.gate.name.clone(), refusal }),
         }
     }
 

@@ -405,7 +405,10 @@ impl Session {
             }
             None => false,
         };
-        self.lane.add(Counter::RejectedSession, 1);
+        match self.lane.closed() {
+            None => self.lane.rejected(&rejection, 1),
+            Some(_) => self.lane.add(Counter::RejectedSession, 1),
+        }
         if asked.command == Command::Multi {
             self.block = Block::Virtual(rejection);
             return asked.answered(Local::Text(Text::Ok));

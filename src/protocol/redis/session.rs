@@ -322,7 +322,7 @@ impl Session {
 impl protocol::Session for Session {
     fn on_client(&mut self, now: Instant, input: &[u8], _drained: bool, plan: &mut Plan) {
         if matches!(self.life, Life::Idle) && !input.is_empty() {
-            match self.lane.admit(now, CallKind::Connect) {
+            match self.lane.admit_uncounted(now, CallKind::Connect) {
                 Ok(permit) => self.life = Life::Dial(permit),
                 Err(rejection) => {
                     self.poison = Some(rejection);
@@ -429,7 +429,10 @@ impl protocol::Session for Session {
         match self.life {
             // Redis lets go of a blocked client at its FIN. Were it kept back, a worker that died in BLPOP would
             // still be handed the next job, and the job would be lost.
-            Life::Relay(_) => self.fifo.is_empty() || self.blocked(),
+            // What is left of a request that its client broke off will never come, and so neither will its reply.
+            Life::Relay(_) => {
+                self.fifo.is_empty() || self.blocked() || self.uploading() && self.fifo.requests() == 1
+            }
             Life::Opaque => true,
             _ => false,
         }
