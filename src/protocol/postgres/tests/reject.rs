@@ -259,6 +259,21 @@ fn a_close_before_other_messages_does_not_smuggle_them_through() {
 }
 
 #[test]
+fn a_query_within_a_run_that_passed_is_not_rejected_on_its_own() {
+    let end = session(&[
+        Trip,
+        Client([q("SELECT 1"), close("a"), flush(), q("SELECT 2"), sync()].concat()),
+        Server([m(b'3', b""), rows(), z('I')].concat()),
+        Reset,
+        Client(q("SELECT 3")),
+        Server(rows()),
+        Waits(Wait::Nothing),
+    ]);
+    assert_eq!((end.sent().as_str(), end.told().as_str()), ("CHQSQ", "EZ3TDCZZTDCZ"));
+    assert_eq!((end.count(Counter::Opaque), rejected(&end)), (0, 1));
+}
+
+#[test]
 fn a_sync_by_itself_is_answered_and_a_flush_by_itself_opens_nothing() {
     let end = session(&[Trip, Client([flush(), sync(), sync(), q("SELECT 1")].concat())]);
     assert_eq!((end.told().as_str(), rejected(&end)), ("ZZEZ", 1));
