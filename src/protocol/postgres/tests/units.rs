@@ -404,6 +404,12 @@ fn a_half_closed_client_gets_its_answer() {
 }
 
 #[test]
+fn a_backend_that_closes_on_a_half_closed_client_has_failed() {
+    let end = session(&[Client(q("SELECT 1")), ClientEof, ServerEof(Fault::Eof)]);
+    assert_eq!(calls(&end), (0, 1, 0));
+}
+
+#[test]
 fn a_client_that_leaves_in_the_middle_of_a_run_is_no_failure() {
     let end = session(&[Client(parse("", "SELECT 1")), ClientEof, ServerEof(Fault::Eof)]);
     assert_eq!(calls(&end), (0, 0, 1));
