@@ -342,7 +342,7 @@ impl Session {
     /// COPY data, which a server outside COPY IN ignores, and Flush, which opens nothing. They go the way of what
     /// went before them.
     fn stray(&mut self, tag: u8) -> Step {
-        if self.queue.ends_local() {
+        if self.client.sticky.is_some() && self.queue.flights() == 0 {
             return Step::Take(Act::Drop);
         }
         if matches!(tag, b'c' | b'f') {
