@@ -105,6 +105,30 @@ enum Step {
     Again,
 }
 
+/// A message whose header has been read, with as much of its body as there is.
+#[derive(Clone, Copy)]
+struct Message<'a> {
+    tag: u8,
+    /// The body's length when whole.
+    len: usize,
+    body: &'a [u8],
+    /// The message and everything behind it.
+    rest: &'a [u8],
+}
+
+impl<'a> Message<'a> {
+    #[inline]
+    fn new(tag: u8, len: usize, rest: &'a [u8]) -> Self {
+        let body = rest.get(HEADER..).unwrap_or_default();
+        Self { tag, len, body: body.get(..len).unwrap_or(body), rest }
+    }
+
+    #[inline]
+    fn is_whole(&self) -> bool {
+        self.body.len() == self.len
+    }
+}
+
 enum Decision {
     Pass(Account),
     Refuse,
@@ -177,7 +201,11 @@ impl Session {
                 self.client_malformed("invalid message length");
                 continue;
             };
-            match self.request(now, header.tag, len, rest, &mut batch) {
+            match self.request(now, Message::new(header.tag, len, rest), &mut batch) {
+                // The closed path: a whole message of an extended run leaves no state behind.
+                Step::Take(Act::Forward(End::Nothing)) if len <= rest.len() - HEADER => {
+                    plan.forward(HEADER + len);
+                }
                 Step::Take(act) => {
                     match act {
                         Act::Forward(_) => plan.forward(HEADER),
@@ -274,10 +302,9 @@ impl Session {
         }
     }
 
-    /// Decides about a message whose header has been read; `rest` begins with it.
-    fn request(&mut self, now: Instant, tag: u8, len: usize, rest: &[u8], batch: &mut Batch) -> Step {
-        let body = rest.get(HEADER..).unwrap_or_default();
-        let body = body.get(..len).unwrap_or(body);
+    /// Decides about a message.
+    fn request(&mut self, now: Instant, message: Message<'_>, batch: &mut Batch) -> Step {
+        let tag = message.tag;
         if self.queue.is_full() {
             self.too_many();
             return Step::Again;
@@ -299,8 +326,8 @@ impl Session {
             (b'Q' | b'F' | b'P' | b'B' | b'D' | b'E' | b'C', Run::Skipped) => {
                 Step::Take(Act::Forward(End::Nothing))
             }
-            (b'Q' | b'F', run) => self.simple(now, tag, len, body, run, batch),
-            (b'P' | b'B' | b'D' | b'E' | b'C', run) => self.extended(now, tag, len, rest, body, run, batch),
+            (b'Q' | b'F', run) => self.simple(now, message, run, batch),
+            (b'P' | b'B' | b'D' | b'E' | b'C', run) => self.extended(now, message, run, batch),
             _ if self.queue.has_local() || self.client.sticky.is_some() => {
                 self.client_malformed("invalid frontend message type");
                 Step::Again
@@ -315,7 +342,7 @@ impl Session {
     /// COPY data, which a server outside COPY IN ignores, and Flush, which opens nothing. They go the way of what
     /// went before them.
     fn stray(&mut self, tag: u8) -> Step {
-        if self.queue.ends_local() {
+        if self.client.sticky.is_some() && self.queue.flights() == 0 {
             return Step::Take(Act::Drop);
         }
         if matches!(tag, b'c' | b'f') {
@@ -352,17 +379,10 @@ impl Session {
         Step::Take(Act::Forward(End::Nothing))
     }
 
-    fn simple(
-        &mut self,
-        now: Instant,
-        tag: u8,
-        len: usize,
-        body: &[u8],
-        run: Run,
-        batch: &mut Batch,
-    ) -> Step {
+    fn simple(&mut self, now: Instant, message: Message<'_>, run: Run, batch: &mut Batch) -> Step {
+        let tag = message.tag;
         let within = run == Run::Inside;
-        let account = match self.decide(now, tag, len, body, within, batch) {
+        let account = match self.decide(now, message, within, batch) {
             Decision::Pass(account) => account,
             Decision::Refuse => {
                 return Step::Take(Act::Refuse { tag, peek: Peek::new(tag), opens: true });
@@ -375,21 +395,12 @@ impl Session {
         Step::Take(Act::Forward(End::Query((tag == b'Q').then(Shape::default))))
     }
 
-    #[allow(clippy::too_many_arguments)]
-    fn extended(
-        &mut self,
-        now: Instant,
-        tag: u8,
-        len: usize,
-        rest: &[u8],
-        body: &[u8],
-        run: Run,
-        batch: &mut Batch,
-    ) -> Step {
+    fn extended(&mut self, now: Instant, message: Message<'_>, run: Run, batch: &mut Batch) -> Step {
+        let tag = message.tag;
         let mut passing_name = None;
         let mut act = Step::Take(Act::Forward(End::Nothing));
         if !self.client.names.is_empty() {
-            match self.names_rejected(tag, len, body) {
+            match self.names_rejected(message) {
                 None => return Step::Hold,
                 Some(true) if run == Run::Outside && self.may_reject() && self.passes(batch) => {
                     self.lane().add(Counter::RejectedSession, 1);
@@ -401,7 +412,7 @@ impl Session {
                 Some(false) => {}
             }
             if tag == b'P' {
-                let Some(name) = name_at(body, len) else { return Step::Hold };
+                let Some(name) = name_at(message.body, message.len) else { return Step::Hold };
                 passing_name = Some(name);
             }
         }
@@ -409,8 +420,8 @@ impl Session {
             self.extend(now, batch);
         } else {
             let closes_only = if tag == b'C' && self.may_reject() && !self.passes(batch) {
-                match closes_only(rest) {
-                    None if rest.len() < CLOSES_MAX => return Step::Hold,
+                match closes_only(message.rest) {
+                    None if message.rest.len() < CLOSES_MAX => return Step::Hold,
                     answer => answer == Some(true),
                 }
             } else {
@@ -419,7 +430,7 @@ impl Session {
             let decision = if closes_only {
                 Decision::Pass(Account::Settled)
             } else {
-                self.decide(now, tag, len, body, false, batch)
+                self.decide(now, message, false, batch)
             };
             let account = match decision {
                 Decision::Pass(account) => account,
@@ -464,36 +475,30 @@ impl Session {
 
     /// Whether a unit passes that begins with this message.
     #[inline]
-    fn decide(
-        &mut self,
-        now: Instant,
-        tag: u8,
-        len: usize,
-        body: &[u8],
-        within: bool,
-        batch: &mut Batch,
-    ) -> Decision {
-        if let Some(rejection) = &self.client.sticky {
+    fn decide(&mut self, now: Instant, message: Message<'_>, within: bool, batch: &mut Batch) -> Decision {
+        // A Query within a run that has begun is part of what was let through.
+        if let (Some(rejection), false) = (&self.client.sticky, within) {
             self.ledger.lane().rejected(rejection, 1);
             return Decision::Refuse;
         }
         if let Some(generation) = batch.closed(self.ledger.lane()) {
             self.client.generation = generation;
         } else if self.may_reject() && !within {
-            return self.ask(now, tag, len, body);
+            return self.ask(now, message);
         }
         batch.passed += 1;
         Decision::Pass(Account::Passed(self.client.generation))
     }
 
     /// Asks the gate, the breaker not being closed.
-    fn ask(&mut self, now: Instant, tag: u8, len: usize, body: &[u8]) -> Decision {
+    fn ask(&mut self, now: Instant, message: Message<'_>) -> Decision {
+        let Message { tag, body, .. } = message;
         let text = match tag {
             b'Q' => Some(body),
             b'P' => memchr::memchr(0, body).and_then(|at| body.get(at + 1..)),
             _ => Some(&[][..]),
         };
-        let enough = body.len() == len || text.is_some_and(|text| text.len() >= TEXT_MAX);
+        let enough = message.is_whole() || text.is_some_and(|text| text.len() >= TEXT_MAX);
         if matches!(tag, b'Q' | b'P') && !enough && body.len() < 2 * TEXT_MAX {
             return Decision::Hold;
         }
@@ -517,7 +522,8 @@ impl Session {
     }
 
     /// Whether a Bind or Describe names a statement whose Parse was rejected; none while its name is not there.
-    fn names_rejected(&self, tag: u8, len: usize, body: &[u8]) -> Option<bool> {
+    fn names_rejected(&self, message: Message<'_>) -> Option<bool> {
+        let Message { tag, len, body, .. } = message;
         let name = match tag {
             b'B' => memchr::memchr(0, body).and_then(|at| body.get(at + 1..)),
             b'D' if body.first() == Some(&b'S') => body.get(1..),
@@ -528,7 +534,7 @@ impl Session {
         match name.and_then(|name| name_at(name, len - skipped)) {
             Some(name) => Some(self.client.names.contains(&name)),
             // A Bind without end is the server's to refuse; a portal's name without end is not waited for.
-            None if body.len() == len => Some(false),
+            None if message.is_whole() => Some(false),
             None if body.len() >= NAMES_MAX => Some(true),
             None => None,
         }

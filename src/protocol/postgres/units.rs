@@ -194,11 +194,6 @@ impl Queue {
         }
     }
 
-    /// Whether the last entry is a reply of our own.
-    pub(super) fn ends_local(&self) -> bool {
-        matches!(self.entries.back(), Some(Entry::Local(_)))
-    }
-
     /// Whether some reply of our own is queued.
     pub(super) fn has_local(&self) -> bool {
         self.entries.len() > self.flights

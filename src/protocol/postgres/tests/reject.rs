@@ -140,6 +140,38 @@ fn a_copy_in_that_is_active_passes_to_its_end() {
 }
 
 #[test]
+fn what_comes_behind_a_copy_in_that_is_active_is_not_rejected() {
+    let end = session(&[
+        Client(q("COPY t FROM STDIN")),
+        Server(m(b'G', &[0, 0, 0])),
+        Trip,
+        Client([copy_data(b"1"), sync(), copy_done(), q("SELECT 1")].concat()),
+        Server([complete("COPY 1"), z('I'), rows()].concat()),
+        Waits(Wait::Nothing),
+        Drain,
+    ]);
+    assert_eq!((end.sent().as_str(), end.told().as_str()), ("QdScQ", "GCZTDCZE"));
+    assert_eq!(end.error(b'C'), "57P01");
+}
+
+#[test]
+fn the_data_of_a_rejected_copy_is_dropped_with_it() {
+    let end = session(&[Trip, Client([q("COPY t FROM STDIN"), copy_data(b"1"), copy_done()].concat())]);
+    assert_eq!((end.sent().as_str(), end.told().as_str()), ("", "EZ"));
+}
+
+#[test]
+fn a_query_that_ended_a_run_leaves_the_next_one_open_to_rejection() {
+    let end = session(&[
+        Client([parse("", "SELECT 1"), q("SELECT 1")].concat()),
+        Server([m(b'1', b""), rows()].concat()),
+        Trip,
+        Client(q("SELECT 1")),
+    ]);
+    assert_eq!((end.sent().as_str(), end.told().as_str()), ("PQ", "1TDCZEZ"));
+}
+
+#[test]
 fn once_one_is_rejected_everything_readable_is() {
     // The breaker closes between two pieces of one pipeline.
     let mut rig = Rig::new();
@@ -171,6 +203,7 @@ fn a_statement_whose_parse_was_rejected_is_missing_until_it_is_parsed() {
             assert_eq!(end.error(b'C'), "26000", "{name}");
             assert_eq!((end.count(Counter::RejectedSession), end.sent().len() > 2), (1, true));
             assert!(end.sent().starts_with('P'));
+            assert!(!String::from_utf8_lossy(&end.to_server).contains("fusewire"));
         }
     }
     let other = session(&[
@@ -256,6 +289,21 @@ fn terminate_and_runs_of_nothing_but_close_pass() {
 fn a_close_before_other_messages_does_not_smuggle_them_through() {
     let end = session(&[Trip, Client([close("a"), pbes("")].concat())]);
     assert_eq!((end.sent().as_str(), end.told().as_str(), rejected(&end)), ("", "EZ", 1));
+}
+
+#[test]
+fn a_query_within_a_run_that_passed_is_not_rejected_on_its_own() {
+    let end = session(&[
+        Trip,
+        Client([q("SELECT 1"), close("a"), flush(), q("SELECT 2"), sync()].concat()),
+        Server([m(b'3', b""), rows(), z('I')].concat()),
+        Reset,
+        Client(q("SELECT 3")),
+        Server(rows()),
+        Waits(Wait::Nothing),
+    ]);
+    assert_eq!((end.sent().as_str(), end.told().as_str()), ("CHQSQ", "EZ3TDCZZTDCZ"));
+    assert_eq!((end.count(Counter::Opaque), rejected(&end)), (0, 1));
 }
 
 #[test]

@@ -76,6 +76,13 @@ impl Outcome {
         self.counts.iter().find(|(c, _)| *c == counter).map_or(0, |(_, n)| *n)
     }
 
+    /// Without how often the gate was told too late: successes that end together are one entry there, so that
+    /// depends on how they were read.
+    pub(super) fn settled(mut self) -> Self {
+        self.counts.retain(|(counter, _)| *counter != Counter::Stale);
+        self
+    }
+
     /// Calls that succeeded, failed and were ignored.
     pub(super) fn verdicts(&self) -> (u64, u64, u64) {
         (self.count(Counter::Success), self.count(Counter::Failure), self.count(Counter::Ignored))
@@ -376,7 +383,7 @@ pub(super) fn run(steps: &[Step]) -> Outcome {
     let len: usize = steps.iter().map(|s| if let Client(b) | Server(b) = s { b.len() } else { 0 }).sum();
     let cuts = (1..8).map(Cut::Bytes).chain((1..len).map(Cut::At));
     for cut in cuts {
-        assert_eq!(once(cut), whole, "{cut:?}");
+        assert_eq!(once(cut).settled(), whole.clone().settled(), "{cut:?}");
     }
     whole
 }

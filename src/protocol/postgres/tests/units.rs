@@ -137,6 +137,54 @@ fn a_query_that_fails_within_a_run_does_not_skip_the_sync() {
     assert_eq!((calls(&end), end.count(Counter::Opaque)), ((3, 0, 0), 0));
 }
 
+/// Sequences that a Postgres 15 was seen to answer with these tags.
+#[test]
+fn after_sequences_as_a_server_answers_them_nothing_is_in_flight() {
+    let pbe = |sql| [parse("", sql), bind(""), execute()].concat();
+    let copy = || pbe("COPY t FROM STDIN");
+    let data = || [copy_data(b"1\n"), copy_done()].concat();
+    let select = || q("SELECT 1");
+    let answer = |tags: &str| -> Vec<u8> {
+        let body = |tag| match tag {
+            'Z' => b"I".to_vec(),
+            'C' => b"X\0".to_vec(),
+            'E' => b"VERROR\0C42601\0\0".to_vec(),
+            'T' | 't' | 'D' => vec![0, 0],
+            'G' | 'H' => vec![0, 0, 0],
+            _ => Vec::new(),
+        };
+        tags.chars().flat_map(|tag| m(tag as u8, &body(tag))).collect()
+    };
+    let seen: [(&str, Vec<Vec<u8>>); 16] = [
+        ("1TDCZTDCZZ", vec![parse("n", "SELECT 1"), select(), select(), sync()]),
+        ("EZTDCZ", vec![parse("", "SELEC"), select(), select(), sync(), select()]),
+        ("12GCZ", vec![copy(), data(), sync()]),
+        ("12GCZZ", vec![copy(), sync(), sync(), data(), sync(), sync()]),
+        ("12GEZ", vec![copy(), sync(), copy_data(b"x"), copy_fail(), sync()]),
+        ("12GC12DCZ", vec![copy(), sync(), data(), pbe("SELECT 1"), sync()]),
+        ("12GCTDCZ", vec![copy(), sync(), data(), select()]),
+        ("12GCTDCZZ", vec![copy(), sync(), data(), select(), sync()]),
+        ("12EZZ", vec![pbe("COPY nope FROM STDIN"), sync(), data(), sync()]),
+        ("GCZ", vec![q("COPY t FROM STDIN"), sync(), data()]),
+        ("GCGCZTDCZ", vec![q("COPY t FROM STDIN; COPY t FROM STDIN"), data(), data(), select()]),
+        ("GEZTDCZ", vec![q("COPY t FROM STDIN"), copy_data(b"x"), data(), select()]),
+        ("HddcCZTDCZ", vec![q("COPY t TO STDOUT"), select()]),
+        ("EZTDCZ", vec![m(b'S', b"x"), select()]),
+        ("12DDsDDDCZ", vec![parse("", "SELECT"), bind(""), execute(), execute(), sync()]),
+        ("1tTTDCZZ", vec![parse("", "SELECT 1"), describe(""), select(), sync()]),
+    ];
+    for (tags, sent) in seen {
+        let sent = sent.concat();
+        let end = session(&[Client(sent.clone()), Server(answer(tags)), Waits(Wait::Nothing)]);
+        assert_eq!((end.told().as_str(), end.count(Counter::Opaque)), (tags, 0));
+        let (s, f, i) = end.verdicts();
+        assert_eq!((s + f + i, f), (end.count(Counter::Admitted), 0), "{tags}");
+        // The session is in step: it can be ended, and a query is answered.
+        let idle = session(&[Client(sent), Server(answer(tags)), Drain]);
+        assert_eq!(idle.error(b'C'), "57P01", "{tags}");
+    }
+}
+
 #[test]
 fn a_query_cut_into_pieces_is_no_hang_until_it_is_whole() {
     let query = q("SELECT 1");
@@ -353,6 +401,12 @@ fn terminate_is_forwarded_and_the_close_after_it_is_no_failure() {
 fn a_half_closed_client_gets_its_answer() {
     let end = session(&[Client(q("SELECT 1")), ClientEof, Server(rows()), ServerEof(Fault::Eof)]);
     assert_eq!((calls(&end), end.told().as_str(), end.phase), ((1, 0, 0), "TDCZ", Phase::Finish));
+}
+
+#[test]
+fn a_backend_that_closes_on_a_half_closed_client_has_failed() {
+    let end = session(&[Client(q("SELECT 1")), ClientEof, ServerEof(Fault::Eof)]);
+    assert_eq!(calls(&end), (0, 1, 0));
 }
 
 #[test]

@@ -21,6 +21,12 @@ fn the_unlocalised_severity_decides() {
 }
 
 #[test]
+fn the_unlocalised_severity_decides_wherever_it_stands() {
+    let answer = m(b'E', b"VERROR\0SFATAL\0CXX000\0Mx\0\0");
+    assert_eq!(calls(&answered([answer, z('I')].concat())), (0, 0, 1));
+}
+
+#[test]
 fn before_9_6_the_localised_severity_must_do() {
     let old = m(b'E', b"SFATAL\0CXX000\0Mx\0\0");
     assert_eq!(calls(&answered(old)), (0, 1, 0));
@@ -145,6 +151,12 @@ fn a_crash_announced_by_a_notice_is_the_failure_of_the_call_in_flight() {
     let end = session(&[
         Client([q("SELECT 1"), q("SELECT 1")].concat()),
         Server([notice("WARNING", "57P02"), rows()].concat()),
+        ServerEof(Fault::Eof),
+    ]);
+    assert_eq!(end.failed(), ["eof"]);
+    let end = session(&[
+        Client([q("SELECT 1"), q("SELECT 1")].concat()),
+        Server([complete("SELECT 0"), notice("WARNING", "57P02"), z('I')].concat()),
         ServerEof(Fault::Eof),
     ]);
     assert_eq!(end.failed(), ["eof"]);
