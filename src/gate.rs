@@ -206,7 +206,8 @@ impl Gate {
         Lane { gate: self.clone(), worker }
     }
 
-    /// The present state, followed by each change; the end of a slow start is one too (closed → closed).
+    /// The present state, followed by each change. The end of a slow start is one too (closed → closed), and so is a
+    /// change of mode.
     pub fn watch(&self) -> watch::Receiver<State> {
         self.state.subscribe()
     }
@@ -236,9 +237,19 @@ impl Gate {
         self.with(|inner| inner.breaker.trip(now, hold));
     }
 
+    /// Whether every call is rejected: it is open, and enforces that.
+    pub fn rejects_all(&self) -> bool {
+        let breaker = &self.lock().breaker;
+        breaker.state() == State::Open && breaker.mode() == Mode::Enforce
+    }
+
     /// Changes the mode by hand.
     pub fn set_mode(&self, now: Instant, mode: Mode) {
-        self.with(|inner| inner.breaker.set_mode(now, mode));
+        self.with(|inner| {
+            inner.breaker.set_mode(now, mode);
+            // The state may be the same, but whoever waits for it to change waits for calls to pass.
+            self.state.send_replace(inner.breaker.state());
+        });
     }
 
     /// Whether the breaker's decisions are carried out.
@@ -417,7 +428,7 @@ impl Lane {
     /// A [`Rejection`], already counted, unless the breaker is closed (in a slow start: for this one), a probe slot is
     /// free, or it is merely observing.
     pub fn admit(&self, now: Instant, kind: CallKind) -> Result<Permit, Rejection> {
-        self.admit_uncounted(now, kind).inspect_err(|rejection| self.rejected(rejection, 1))
+        self.counted(self.admit_uncounted(now, kind))
     }
 
     /// As [`Lane::admit`], for a step that is not a call of the client's own: a connection that is not let through
@@ -442,7 +453,7 @@ impl Lane {
     /// observing.
     pub fn admit_ineligible(&self, now: Instant, kind: CallKind) -> Result<Permit, Rejection> {
         let answer = self.gate.with(|inner| inner.breaker.admit_ineligible(now));
-        self.answer(now, kind, answer).inspect_err(|rejection| self.rejected(rejection, 1))
+        self.counted(self.answer(now, kind, answer))
     }
 
     /// Counts `n` more calls that met the same rejection as the one that was asked for: the rest of a batch.
@@ -455,6 +466,16 @@ impl Lane {
         self.add(counter, n);
     }
 
+    /// Counts a rejection, and one that would have been.
+    fn counted(&self, answer: Result<Permit, Rejection>) -> Result<Permit, Rejection> {
+        match &answer {
+            Err(rejection) => self.rejected(rejection, 1),
+            Ok(permit) if permit.ticket.is_spared() => self.add(Counter::WouldReject, 1),
+            Ok(_) => {}
+        }
+        answer
+    }
+
     fn answer(
         &self,
         now: Instant,
@@ -464,9 +485,6 @@ impl Lane {
         match answer {
             Ok(ticket) => {
                 self.passed(1);
-                if ticket.is_spared() {
-                    self.add(Counter::WouldReject, 1);
-                }
                 Ok(Permit { lane: self.clone(), ticket, kind, start: now, reported: false })
             }
             Err(refusal) => Err(Rejection { backend: self.gate.name.clone(), refusal }),

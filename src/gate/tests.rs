@@ -305,3 +305,23 @@ fn the_history_is_bounded_and_tells_what_happened() {
     assert_eq!(history.len(), Gate::HISTORY_MAX);
     assert_eq!(history.last().map(|last| last.generation), Some(2 + 2 * Gate::HISTORY_MAX as u64));
 }
+
+#[test]
+fn a_change_of_mode_wakes_whoever_waits_for_the_state() {
+    let (gate, lane, now) = gate(Policy::default());
+    trip(&lane, now);
+    assert!(gate.rejects_all());
+    let mut states = gate.watch();
+    gate.set_mode(now, Mode::Observe);
+    assert!(states.has_changed().expect("the gate lives"));
+    assert_eq!(*states.borrow_and_update(), State::Open);
+    assert!(!gate.rejects_all());
+}
+
+#[test]
+fn a_spared_connection_shows_as_the_calls_over_it() {
+    let (gate, lane, now) = gate(Policy { mode: Mode::Observe, ..Policy::default() });
+    trip(&lane, now);
+    drop(lane.admit_uncounted(now, CallKind::Connect).expect("observing"));
+    assert_eq!(gate.snapshot(now).totals.get(Counter::WouldReject), 0);
+}

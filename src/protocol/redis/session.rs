@@ -14,7 +14,7 @@ use super::reject::Local;
 use super::reply::Replies;
 use super::request::Body;
 use super::upstream::{Frame, Subscriptions};
-use crate::breaker::{CallKind, Fault, Generation, State, Verdict};
+use crate::breaker::{CallKind, Fault, Generation, Verdict};
 use crate::gate::{Lane, Permit, Rejection};
 use crate::metrics::Counter;
 use crate::protocol::{self, Phase, Plan, Target, Wait};
@@ -492,7 +492,7 @@ impl protocol::Session for Session {
     fn on_breaker_change(&mut self, _now: Instant) {
         // Kept any longer, the connection would go on rejecting with the backend back; used again, it would run
         // commands on the wrong database or as the wrong user.
-        if self.poison.is_some() && self.lane.gate().state() != State::Open {
+        if self.poison.is_some() && !self.lane.gate().rejects_all() {
             self.hang_up();
             self.settle();
         }
