@@ -367,3 +367,14 @@ fn a_pause_seen_by_one_session_extends_the_deadlines_of_all() {
         assert_eq!(rig.count(Counter::Failure), 1);
     });
 }
+
+#[test]
+fn a_request_without_a_command_uses_up_client_reply_skip() {
+    for nothing in ["*0\r\n", "*-1\r\n", "\r\n", "\n"] {
+        scenario(|rig| {
+            let requests = [req("CLIENT REPLY SKIP"), nothing.into(), reqs(&["PING", "GET a"])].concat();
+            rig.passes(requests, "+PONG\r\n$1\r\na\r\n");
+            in_step(rig);
+        });
+    }
+}
