@@ -312,10 +312,29 @@ impl Session {
         }
     }
 
-    /// From now on a plain relay in both directions.
+    /// From now on a plain relay in both directions. Not for a client that was told of a rejection: it would send
+    /// the rest of what was rejected, or act on a state that the backend knows nothing of.
     pub(super) fn relay(&mut self) {
+        if self.estranged() {
+            return self.end(Life::Abort);
+        }
         self.lane.add(Counter::Opaque, 1);
         self.end(Life::Opaque);
+    }
+}
+
+impl Session {
+    /// Whether the client's idea of the connection differs from the backend's, and only this session keeps them apart.
+    fn estranged(&self) -> bool {
+        let cut_short = match &self.request {
+            Request::Body(decided) => !matches!(decided.fate.way, Way::Forward { .. }),
+            Request::Head { .. } | Request::Closed | Request::Opaque => false,
+        };
+        cut_short
+            || self.poison.is_some()
+            || self.unwatched.is_some()
+            || matches!(self.block, Block::Virtual(_))
+            || self.fifo.has_local()
     }
 }
 

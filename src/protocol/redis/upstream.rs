@@ -144,13 +144,8 @@ impl Session {
                         self.framed(now, &mut wins);
                     }
                 }
-                Step::Unknown => {
-                    // What cannot be delimited cannot have anything put behind it.
-                    match self.fifo.has_local() {
-                        true => self.end(Life::Abort),
-                        false => self.relay(),
-                    }
-                }
+                // What cannot be delimited cannot have anything put behind it.
+                Step::Unknown => self.relay(),
                 Step::Broken => {
                     self.report(now, &mut wins);
                     self.broken(now);
