@@ -159,7 +159,9 @@ impl Session {
             && let Some(probe) = self.probes.last_mut().filter(|probe| !probe.spent)
             && self.lane.gate().state() == State::HalfOpen
         {
-            probe.spent = conclusive;
+            // A transaction is one call: its EXEC goes along with it.
+            let within = matches!(self.block, Block::Open { .. }) && asked.command != Command::Exec;
+            probe.spent = conclusive && !within;
             self.lane.passed(1);
             return Ok(Pass::Covered(probe.permit.generation()));
         }
