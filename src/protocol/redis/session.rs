@@ -38,6 +38,8 @@ pub struct Session {
     pub(super) unwatched: Option<Rejection>,
     /// A command that sets the connection's state was rejected: nothing may ever be sent on it again.
     pub(super) poison: Option<Rejection>,
+    /// The breaker has been seen open since then.
+    poisoned_open: bool,
     /// Probes that this connection's replies will decide, oldest first; only the last may be unspent.
     pub(super) probes: Vec<Probe>,
     pub(super) fifo: Fifo,
@@ -185,6 +187,7 @@ impl Session {
             watching: false,
             unwatched: None,
             poison: None,
+            poisoned_open: false,
             probes: Vec::new(),
             fifo: Fifo::default(),
             replies: Replies::default(),
@@ -511,9 +514,15 @@ impl protocol::Session for Session {
     fn on_breaker_change(&mut self, _now: Instant) {
         // Kept any longer, the connection would go on rejecting with the backend back; used again, it would run
         // commands on the wrong database or as the wrong user.
-        if self.poison.is_some() && self.lane.gate().state() != State::Open {
-            self.hang_up();
-            self.settle();
+        let Some(poison) = &self.poison else { return };
+        self.poisoned_open |= poison.refusal.state == State::Open;
+        match self.lane.gate().state() {
+            State::Open => self.poisoned_open = true,
+            State::HalfOpen if !self.poisoned_open => {}
+            State::HalfOpen | State::Closed => {
+                self.hang_up();
+                self.settle();
+            }
         }
     }
 

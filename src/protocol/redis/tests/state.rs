@@ -395,3 +395,27 @@ fn the_rest_of_a_rejected_value_is_no_request() {
         assert_eq!(rig.up(), "");
     });
 }
+
+#[test]
+fn a_poisoned_connection_hears_of_a_change_that_came_before_anybody_listened() {
+    scenario(|rig| {
+        warm(rig);
+        rig.trip();
+        rig.refused(req("SELECT 3"));
+        rig.tell();
+        assert_eq!(rig.phase(), Phase::Relay, "still open");
+    });
+    scenario(|rig| {
+        warm(rig);
+        rig.half_open();
+        let mut other = rig.another();
+        other.client(req("GET k"));
+        rig.refused(req("SELECT 3"));
+        rig.tell();
+        assert_eq!(rig.phase(), Phase::Relay, "no change since it was poisoned");
+        rig.trip();
+        assert_eq!(rig.phase(), Phase::Relay, "open");
+        rig.pass_time(HOLD);
+        assert_eq!(rig.phase(), Phase::Finish);
+    });
+}
