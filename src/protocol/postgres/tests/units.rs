@@ -1,7 +1,7 @@
 //! PROTOCOLS.md §3.3: what opens and closes a call.
 
 use super::rig::*;
-use crate::breaker::Fault;
+use crate::breaker::{Fault, State};
 use crate::metrics::Counter;
 use crate::protocol::{Phase, Wait};
 
@@ -404,9 +404,33 @@ fn a_half_closed_client_gets_its_answer() {
 }
 
 #[test]
-fn a_backend_that_closes_on_a_half_closed_client_has_failed() {
-    let end = session(&[Client(q("SELECT 1")), ClientEof, ServerEof(Fault::Eof)]);
-    assert_eq!(calls(&end), (0, 1, 0));
+fn a_backend_that_ends_the_query_of_a_client_that_has_left_has_not_failed() {
+    for fault in [Fault::Eof, Fault::Reset] {
+        let end = session(&[Client(q("SELECT 1")), ClientEof, ServerEof(fault)]);
+        assert_eq!((calls(&end), end.phase), ((0, 0, 1), Phase::Finish));
+    }
+    let crash = session(&[
+        Client(q("SELECT 1")),
+        ClientEof,
+        Server(notice("WARNING", "57P02")),
+        ServerEof(Fault::Eof),
+    ]);
+    assert_eq!((calls(&crash), crash.failed()), ((0, 1, 0), vec!["57P02"]));
+}
+
+#[test]
+fn a_client_that_leaves_when_it_is_asked_for_a_password_is_no_failure() {
+    for kind in [3, 5, 10] {
+        let end = run(&[
+            Client(startup()),
+            Connect,
+            Server(auth(kind)),
+            ClientEof,
+            ServerEof(Fault::Eof),
+            Is(State::Closed),
+        ]);
+        assert_eq!((end.verdicts(), end.told().as_str(), end.phase), ((0, 0, 1), "R", Phase::Finish));
+    }
 }
 
 #[test]
