@@ -277,7 +277,7 @@ impl Session {
     /// A rejected message has been read to its end.
     fn refused(&mut self, now: Instant, tag: u8, peek: Peek, opens: bool) {
         let (name, sets) = peek.finish();
-        let room = name.is_none_or(|name| self.client.names.insert(name));
+        let room = name.is_none_or(|name| self.client.names.insert(&name));
         let rejection = self.client.sticky.clone();
         match (rejection, opens) {
             (Some(rejection), _) if sets || !room => {
