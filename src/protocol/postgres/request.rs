@@ -345,7 +345,11 @@ impl Session {
         if self.client.sticky.is_some() && self.queue.flights() == 0 {
             return Step::Take(Act::Drop);
         }
-        if matches!(tag, b'c' | b'f') {
+        if tag == b'H' {
+            if self.client.run != Run::Skipped {
+                self.queue.flush();
+            }
+        } else if matches!(tag, b'c' | b'f') {
             if self.client.copying {
                 self.client.copying = false;
             } else {
@@ -364,6 +368,7 @@ impl Session {
             Some(tail) if run != Run::Outside && tail.kind == Kind::Extended && !tail.whole => {
                 tail.whole = true;
                 tail.start = now;
+                tail.owed(true);
             }
             _ => {
                 // By itself it is no call. While calls are rejected it must not hang on the backend either.
@@ -391,6 +396,7 @@ impl Session {
         };
         let mut flight = Flight::new(Kind::Simple, account, now, true);
         flight.within = within;
+        flight.owed(false);
         self.queue.launch(flight);
         Step::Take(Act::Forward(End::Query((tag == b'Q').then(Shape::default))))
     }
@@ -442,6 +448,7 @@ impl Session {
             };
             let mut flight = Flight::new(Kind::Extended, account, now, !closes_only);
             flight.pending = 1;
+            flight.owed(false);
             self.queue.launch(flight);
             self.client.run = Run::Inside;
         }

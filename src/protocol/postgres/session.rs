@@ -378,7 +378,7 @@ impl protocol::Session for Session {
                         Wait::Backend(handshake)
                     }
                 }
-                Some(head) if head.whole && !head.copying && !self.replication => {
+                Some(head) if head.is_owed() && !self.replication => {
                     self.settings.response.map_or(Wait::Nothing, Wait::Backend)
                 }
                 _ => Wait::Nothing,

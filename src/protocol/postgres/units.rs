@@ -51,6 +51,8 @@ pub(super) struct Flight {
     entangled: bool,
     /// Extended messages that have not been answered yet.
     pub(super) pending: u32,
+    /// How many of these stood before the last Flush: the backend owes their answers although the run is not whole.
+    pub(super) flushed: u32,
     /// A simple one that stands within an extended run, and is skipped if that fails.
     pub(super) within: bool,
     /// It is a COPY under way.
@@ -72,11 +74,25 @@ impl Flight {
             whole: false,
             entangled,
             pending: 0,
+            flushed: 0,
             within: false,
             copying: false,
             failed: false,
             ends_before: 0,
             ends_after: 0,
+        }
+    }
+
+    /// Whether the backend owes an answer now.
+    pub(super) fn is_owed(&self) -> bool {
+        (self.whole || self.flushed > 0) && !self.copying
+    }
+
+    /// Tells the gate whose move it is, if the flight is a probe: a client that stalls in the middle of its
+    /// request must not pass for a silent backend.
+    pub(super) fn owed(&self, owed: bool) {
+        if let Account::Permit(permit) = &self.account {
+            permit.set_owed(owed);
         }
     }
 }
@@ -262,6 +278,18 @@ impl Queue {
         }
     }
 
+    /// A Flush has come.
+    pub(super) fn flush(&mut self) {
+        if let Some(Entry::Flight(flight)) = self.entries.back_mut()
+            && flight.kind == Kind::Extended
+            && !flight.whole
+            && flight.pending > 0
+        {
+            flight.flushed = flight.pending;
+            flight.owed(true);
+        }
+    }
+
     /// The Query or FunctionCall being sent is whole; `plain`: it cannot leave a transaction open. Its flight is
     /// the last one, unless the server has meanwhile skipped it.
     #[inline]
@@ -272,6 +300,7 @@ impl Queue {
         {
             flight.whole = true;
             flight.start = now;
+            flight.owed(true);
             if plain && flight.entangled && !flight.copying {
                 flight.entangled = false;
                 self.entangled -= 1;

@@ -432,6 +432,29 @@ fn a_startup_probe_that_waits_for_its_client_is_no_silent_backend() {
 }
 
 #[test]
+fn a_query_probe_that_waits_for_its_client_is_no_silent_backend() {
+    let probe = |steps: &[Step]| {
+        let mut rig = Rig::new();
+        play(&mut rig, &[started(), vec![HalfOpen]].concat(), Cut::Whole);
+        play(&mut rig, steps, Cut::Whole);
+        assert_eq!(rig.snapshot().probes_in_flight, 1);
+        rig.now += std::time::Duration::from_secs(3600);
+        rig.gate.tick(rig.now);
+        let state = rig.snapshot().state;
+        rig.balance();
+        state
+    };
+    let long = q(&"SELECT 1 ".repeat(1000));
+    let (head, tail) = long.split_at(long.len() - 1);
+    assert_eq!(probe(&[Client(head.to_vec())]), State::HalfOpen);
+    assert_eq!(probe(&[Client(head.to_vec()), Client(tail.to_vec())]), State::Open);
+    let run = [parse("", "SELECT 1"), bind(""), execute()].concat();
+    assert_eq!(probe(&[Client(run.clone())]), State::HalfOpen);
+    assert_eq!(probe(&[Client(run.clone()), Client(sync())]), State::Open);
+    assert_eq!(probe(&[Client(run), Client(flush())]), State::Open);
+}
+
+#[test]
 fn a_driver_that_numbers_its_statements_keeps_its_session_through_thousands_of_rejections() {
     let mut rig = Rig::new();
     play(&mut rig, &started(), Cut::Whole);

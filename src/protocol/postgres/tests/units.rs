@@ -28,7 +28,7 @@ fn a_function_call_is_one_call() {
 fn an_extended_run_is_one_call_up_to_its_sync_and_flush_does_not_close_it() {
     let end = session(&[
         Client([parse("", "SELECT 1"), describe(""), flush()].concat()),
-        Waits(Wait::Nothing),
+        Waits(Wait::Backend(RESPONSE)),
         Server([m(b'1', b""), m(b't', &[0, 0]), m(b'n', b"")].concat()),
         Client([bind(""), execute(), flush()].concat()),
         Server([m(b'2', b""), complete("SELECT 0")].concat()),
@@ -431,6 +431,37 @@ fn a_client_that_leaves_when_it_is_asked_for_a_password_is_no_failure() {
         ]);
         assert_eq!((end.verdicts(), end.told().as_str(), end.phase), ((0, 0, 1), "R", Phase::Finish));
     }
+}
+
+#[test]
+fn a_backend_owes_the_answers_that_a_flush_asks_for() {
+    let (owed, free) = (Waits(Wait::Backend(RESPONSE)), Waits(Wait::Nothing));
+    let asked = || vec![Client([parse("", "SELECT 1"), describe("")].concat()), free.clone()];
+    let described = session(
+        &[
+            asked(),
+            vec![
+                Client(flush()),
+                owed.clone(),
+                Server([m(b'1', b""), m(b't', &[0, 0])].concat()),
+                owed.clone(),
+                Server(m(b'T', &[0, 0])),
+                free.clone(),
+                Client([bind(""), execute()].concat()),
+                free.clone(),
+                Client(sync()),
+                owed.clone(),
+                Server([m(b'2', b""), row(), complete("SELECT 1"), z('I')].concat()),
+                free.clone(),
+            ],
+        ]
+        .concat(),
+    );
+    assert_eq!(calls(&described), (1, 0, 0));
+    let failed = [asked(), vec![Client(flush()), Server(error("ERROR", "42601")), free.clone()]].concat();
+    assert_eq!(calls(&session(&failed)), (1, 0, 0));
+    let hung = session(&[asked(), vec![Client(flush()), Deadline]].concat());
+    assert_eq!((calls(&hung), hung.error(b'C').as_str()), ((0, 1, 0), "08006"));
 }
 
 #[test]
