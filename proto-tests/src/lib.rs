@@ -1,1 +1,36 @@
+//! What the tests of the real binary are made of: private servers that can be killed and frozen, fake servers
+//! that follow a script, raw clients, and the proxy itself as a process.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`until`] | the one way to wait: poll for an event, give up with the last thing seen |
+//! | [`tools`] | finding programs and ports; a missing program is a panic, never a skipped test |
+//! | [`process`] | a child process that is never left behind |
+//! | [`redis_server`], [`postgres_server`] | private real servers |
+//! | [`fusewire`] | the proxy under test, with its admin API, metrics and log |
+//! | [`fake`] | servers that follow a script |
+//! | [`wire`], [`pgwire`] | clients that say exactly the bytes they are told |
+//! | [`http`] | just enough HTTP for the admin API |
+//! | [`payload`] | long reproducible byte streams and their checksums |
+//!
+//! Absent on purpose: the proxy's own code. Everything here goes through sockets, signals and files.
 
+pub mod fake;
+pub mod fusewire;
+pub mod http;
+pub mod payload;
+pub mod pgwire;
+pub mod postgres_server;
+pub mod process;
+pub mod redis_server;
+pub mod tools;
+pub mod until;
+pub mod wire;
+
+pub use fake::{Fake, Step};
+pub use fusewire::{Fusewire, Setup};
+pub use pgwire::Pg;
+pub use postgres_server::Postgres;
+pub use redis_server::Redis;
+pub use until::{eventually, within};
+pub use wire::Client;

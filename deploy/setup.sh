@@ -1,0 +1,133 @@
+# What deploy/demo.sh and proto-tests/run.sh share: installing what is missing, and a few helpers.
+# Sourced, not run. Uses nothing but bash and what every Debian has.
+
+say() { printf '%s\n' "$*"; }
+die() {
+    printf 'error: %s\n' "$*" >&2
+    exit 1
+}
+
+# Directories with Postgres server programs, newest first. Debian does not put them on PATH.
+postgres_bin_dirs() {
+    find /usr/lib/postgresql -mindepth 2 -maxdepth 2 -name bin 2>/dev/null | sort -rV
+}
+
+# The path of a program, or nothing. /usr/sbin is not on everybody's PATH.
+find_tool() {
+    local dir
+    for dir in $(postgres_bin_dirs) /usr/sbin; do
+        if [ -x "$dir/$1" ]; then
+            printf '%s\n' "$dir/$1"
+            return
+        fi
+    done
+    command -v "$1" || true
+}
+
+package_of() {
+    case $1 in
+    redis-server) echo redis-server ;;
+    redis-cli | redis-benchmark) echo redis-tools ;;
+    initdb | postgres | pgbench) echo postgresql ;;
+    psql | pg_isready) echo postgresql-client ;;
+    curl) echo curl ;;
+    cc) echo build-essential ;;
+    setpriv) echo util-linux ;;
+    update-ca-certificates) echo ca-certificates ;;
+    *) echo "$1" ;;
+    esac
+}
+
+# Installs the packages of those of the named programs that are missing.
+ensure_tools() {
+    local tool missing=() packages=()
+    for tool in "$@"; do
+        [ -n "$(find_tool "$tool")" ] || missing+=("$tool")
+    done
+    [ ${#missing[@]} -gt 0 ] || return 0
+    command -v apt-get >/dev/null ||
+        die "these programs are missing, and this is no Debian or Ubuntu to install them on: ${missing[*]}"
+    local root=()
+    if [ "$(id -u)" != 0 ]; then
+        command -v sudo >/dev/null || die "missing: ${missing[*]}; run as root, or install sudo, or install them yourself"
+        root=(sudo)
+    fi
+    mapfile -t packages < <(for tool in "${missing[@]}"; do package_of "$tool"; done | sort -u)
+    say "installing: ${packages[*]}"
+    install_packages "${root[@]}"
+    for tool in "${missing[@]}"; do
+        [ -n "$(find_tool "$tool")" ] || die "$tool is still missing after installing $(package_of "$tool")"
+    done
+}
+
+# Installs $packages without starting the system-wide services that Debian would start, and keeps those that it
+# has just installed from starting at the next boot: only private servers are used here.
+install_packages() {
+    local root=("$@") policy=/usr/sbin/policy-rc.d ours= status=0 unit units=()
+    for unit in redis-server postgresql; do
+        case " ${packages[*]} " in
+        *" $unit "*) [ -e "/lib/systemd/system/$unit.service" ] || units+=("$unit.service") ;;
+        esac
+    done
+    if [ ! -e $policy ]; then
+        printf '#!/bin/sh\nexit 101\n' | "${root[@]}" tee $policy >/dev/null
+        "${root[@]}" chmod 755 $policy
+        ours=1
+    fi
+    {
+        "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q update &&
+            "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q install -y --no-install-recommends "${packages[@]}"
+    } </dev/null || status=$?
+    [ -z "$ours" ] || "${root[@]}" rm -f $policy
+    [ "$status" = 0 ] || die "apt-get could not install: ${packages[*]}"
+    for unit in "${units[@]}"; do
+        if command -v deb-systemd-helper >/dev/null; then
+            "${root[@]}" deb-systemd-helper disable "$unit" >/dev/null 2>&1 || true
+        fi
+    done
+}
+
+ensure_cargo() {
+    # rustup writes its PATH into shell profiles, which a script does not read.
+    command -v cargo >/dev/null || PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH"
+    command -v cargo >/dev/null || die "there is no Rust toolchain: see https://rustup.rs"
+}
+
+# A port on which nobody listens, below the range that the kernel takes outgoing ports from.
+free_port() {
+    local port
+    while :; do
+        port=$((20000 + RANDOM % 10000))
+        case " ${given_ports:-} " in *" $port "*) continue ;; esac
+        if ! (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
+            given_ports="${given_ports:-} $port"
+            free_port_result=$port
+            return
+        fi
+    done
+}
+
+# Runs a command until it succeeds: await SECONDS WHAT COMMAND...
+await() {
+    local deadline=$((SECONDS + $1)) what=$2
+    shift 2
+    until "$@" >/dev/null 2>&1; do
+        [ $SECONDS -lt $deadline ] || die "waited too long for $what"
+        sleep 0.05
+    done
+}
+
+# The children of a process.
+children_of() {
+    local stat line
+    for stat in /proc/[0-9]*/stat; do
+        line=$(cat "$stat" 2>/dev/null) || continue
+        line=${line##*) }
+        # shellcheck disable=SC2086 # the fields are numbers and one letter
+        set -- "$1" $line
+        if [ "$3" = "$1" ]; then
+            stat=${stat#/proc/}
+            echo "${stat%/stat}"
+        fi
+    done
+}
