@@ -335,6 +335,14 @@ impl Lane {
         }
     }
 
+    /// Ends one call that [`Lane::passed`] accounted for with success, without a latency sample: a blocking
+    /// command that waited for a minute says nothing about the backend's speed.
+    pub fn succeeded_untimed(&self, now: Instant, generation: Generation, kind: CallKind) {
+        self.add(Counter::Success, 1);
+        let outcome = Outcome { at: now, kind, verdict: Verdict::Success, duration: Duration::ZERO };
+        self.settle(Ticket::ordinary(generation), outcome);
+    }
+
     /// Ends `n` calls that [`Lane::passed`] accounted for without a verdict on the backend.
     #[inline]
     pub fn ignored(&self, n: u64) {
@@ -352,6 +360,15 @@ impl Lane {
     /// # Errors
     /// A [`Rejection`], already counted, unless the breaker is closed or a probe slot is free.
     pub fn admit(&self, now: Instant, kind: CallKind) -> Result<Permit, Rejection> {
+        self.admit_uncounted(now, kind).inspect_err(|rejection| self.rejected(rejection, 1))
+    }
+
+    /// As [`Lane::admit`], for a step that is not a call of the client's own: a connection that is not let through
+    /// shows in the figures as the commands that are rejected over it.
+    ///
+    /// # Errors
+    /// A [`Rejection`], not counted, unless the breaker is closed or a probe slot is free.
+    pub fn admit_uncounted(&self, now: Instant, kind: CallKind) -> Result<Permit, Rejection> {
         let answer = self.gate.with(|inner| inner.breaker.admit(now, kind));
         if answer.as_ref().is_ok_and(Ticket::is_probe) {
             self.add(Counter::Probes, 1);
@@ -367,7 +384,7 @@ impl Lane {
     /// A [`Rejection`], already counted, unless the breaker is closed.
     pub fn admit_ineligible(&self, now: Instant, kind: CallKind) -> Result<Permit, Rejection> {
         let answer = self.gate.with(|inner| inner.breaker.admit_ineligible(now));
-        self.answer(now, kind, answer)
+        self.answer(now, kind, answer).inspect_err(|rejection| self.rejected(rejection, 1))
     }
 
     /// Counts `n` more calls that met the same rejection as the one that was asked for: the rest of a batch.
@@ -390,11 +407,7 @@ impl Lane {
                 self.passed(1);
                 Ok(Permit { lane: self.clone(), ticket, kind, start: now, reported: false })
             }
-            Err(refusal) => {
-                let rejection = Rejection { backend: self.gate.name.clone(), refusal };
-                self.rejected(&rejection, 1);
-                Err(rejection)
-            }
+            Err(refusal) => Err(Rejection { backend: self.gate.name.clone(), refusal }),
         }
     }
 
@@ -438,6 +451,14 @@ impl Permit {
         if self.is_probe() {
             self.lane.gate.with(|inner| inner.breaker.set_owed(self.ticket, owed));
         }
+    }
+
+    /// Gives up the guard over a call that is no probe, without ending it: whoever keeps its generation and start
+    /// ends it as one that [`Lane::passed`] accounted for.
+    pub fn defer(mut self) -> Generation {
+        debug_assert!(!self.is_probe(), "a probe is ended by its permit");
+        self.reported = true;
+        self.ticket.generation
     }
 
     /// Ends the call.

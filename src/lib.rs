@@ -14,7 +14,7 @@
 //! | [`clock`] | monotonic time → dates | std |
 //! | [`admin`] | the operators' HTTP API | backends, gate, breaker, metrics, config, clock |
 //! | [`telemetry`] | logs | config |
-//! | [`mod@run`] | from a configuration to a running proxy | all |
+//! | [`mod@run`] | from a configuration to a running proxy | proxy, admin, backends, gate, config |
 
 pub mod admin;
 pub mod backends;

@@ -60,6 +60,10 @@ async fn control(config: Config) -> Result<(Workers, SocketFiles), RunError> {
         None => None,
     };
 
+    announce(&listeners)?;
+    if let Some(bound) = &admin {
+        tracing::info!(listen = %bound.endpoint(), "Admin API listening");
+    }
     let mut workers = Workers::start(config.workers, &listeners)?;
     drop(listeners);
     for backend in backends.iter() {
@@ -97,17 +101,25 @@ fn listen(backends: &Backends, files: &mut SocketFiles) -> Result<Vec<(Listener,
             |error| RunError::Listen { endpoint: config.listen.clone(), backend: config.name.clone(), error };
         let service = Arc::new(Service::new(backend.clone()));
         for listener in Listener::bind(&config.listen, files).map_err(refused)? {
-            tracing::info!(
-                backend = %config.name,
-                protocol = config.protocol.label(),
-                listen = %listener.endpoint()?,
-                upstream = %config.upstream,
-                "Listening"
-            );
             listeners.push((listener, service.clone()));
         }
     }
     Ok(listeners)
+}
+
+/// One line for each address, once all of them are bound.
+fn announce(listeners: &[(Listener, Arc<Service>)]) -> io::Result<()> {
+    for (listener, service) in listeners {
+        let config = &service.backend().config;
+        tracing::info!(
+            backend = %config.name,
+            protocol = config.protocol.label(),
+            listen = %listener.endpoint()?,
+            upstream = %config.upstream,
+            "Listening"
+        );
+    }
+    Ok(())
 }
 
 /// A backend's timer: half-open is entered when its time has come, traffic or none.

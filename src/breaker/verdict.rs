@@ -76,6 +76,12 @@ impl fmt::Display for Code {
     }
 }
 
+impl From<Code> for Cause {
+    fn from(code: Code) -> Self {
+        Self::Reply(code)
+    }
+}
+
 /// A transport failure between fusewire and a backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Fault {

@@ -1,0 +1,589 @@
+//! The client's messages while bytes flow: which unit each belongs to, and whether that unit passes.
+//!
+//! Admission is one decision per unit, made at its first message (PROTOCOLS.md §3.4), and only where a rejection
+//! cannot hurt: the last transaction status is `I` and nothing in flight can change it. A batch is judged by one
+//! look at the breaker.
+
+use std::time::Instant;
+
+use super::ledger::Account;
+use super::message::{HEADER, Header};
+use super::reply::{Gravity, Reply};
+use super::session::{Session, Stage};
+use super::statement::{Name, Names, Peek, Scanner, Shape};
+use super::units::{Flight, Kind, Local, Queue};
+use crate::breaker::{CallKind, Generation};
+use crate::gate::{Lane, Rejection};
+use crate::metrics::Counter;
+use crate::protocol::Plan;
+
+/// How much of a statement is looked at to see whether it may last: enough for a comment before it.
+const TEXT_MAX: usize = 1024;
+/// How much of a Bind is looked at for its statement's name.
+const NAMES_MAX: usize = 1024;
+/// How far ahead Close messages are followed to see whether nothing but a Sync comes after them.
+const CLOSES_MAX: usize = 16 * 1024;
+/// A statement name that nobody has prepared. A Bind or Describe that names a rejected statement in the middle of
+/// a run that has begun is replaced by one that names this, so that the server itself raises the error in its
+/// turn. Were the message forwarded, it could meet an older statement of the same name.
+const NOBODY: &[u8] = b"fusewire: its Parse was rejected\0";
+
+/// The client's side of a session.
+#[derive(Debug, Default)]
+pub(super) struct Client {
+    /// The message that is being read, if its end has not come.
+    body: Option<Body>,
+    pub(super) run: Run,
+    /// COPY data is expected: Syncs are swallowed.
+    pub(super) copying: bool,
+    /// Nothing that the client sends matters any more: our last word is queued.
+    pub(super) is_over: bool,
+    /// Terminate has been sent.
+    pub(super) terminated: bool,
+    /// The rejection that everything meets until nothing more can be read.
+    sticky: Option<Box<Rejection>>,
+    /// Statements whose Parse was rejected.
+    names: Names,
+    /// The last generation known to be closed, for units that pass because they belong to what began then.
+    generation: Generation,
+    /// What the server has asked for in authentication, and what the client has answered.
+    pub(super) challenges: u32,
+    answers: u32,
+}
+
+/// Where the client is with respect to extended runs.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Run {
+    /// Between units.
+    #[default]
+    Outside,
+    /// Within a run that is forwarded. Left by its Sync.
+    Inside,
+    /// As before, but the server has met an error and skips everything up to the Sync.
+    Skipped,
+    /// Within a run that is rejected. Left by its Sync.
+    Rejected,
+}
+
+#[derive(Debug)]
+struct Body {
+    left: usize,
+    act: Act,
+}
+
+/// What becomes of a message.
+#[derive(Debug)]
+enum Act {
+    Forward(End),
+    Drop,
+    /// Dropped, after a look at what it would have done. `opens`: it is the first of its unit.
+    Refuse {
+        tag: u8,
+        peek: Peek,
+        opens: bool,
+    },
+}
+
+/// What the end of a forwarded message means.
+#[derive(Debug)]
+enum End {
+    Nothing,
+    /// The Query is whole, and of this shape; a FunctionCall has none.
+    Query(Option<Shape>),
+    /// An answer in authentication is whole.
+    Answer,
+}
+
+/// What to do with a message whose header has been read.
+enum Step {
+    Take(Act),
+    /// Forward this in its place.
+    Replace(Vec<u8>),
+    /// More bytes are needed to decide.
+    Hold,
+    /// The session has changed its stage: look again.
+    Again,
+}
+
+enum Decision {
+    Pass(Account),
+    Refuse,
+    Hold,
+}
+
+/// One slice of input.
+#[derive(Default)]
+struct Batch {
+    /// The breaker's generation if it is closed, once looked at.
+    closed: Option<Option<Generation>>,
+    passed: u64,
+}
+
+impl Batch {
+    #[inline]
+    fn closed(&mut self, lane: &Lane) -> Option<Generation> {
+        *self.closed.get_or_insert_with(|| lane.closed())
+    }
+}
+
+impl Client {
+    /// The startup packet is to be forwarded first.
+    pub(super) fn expect_startup(&mut self, len: usize, generation: Generation) {
+        self.generation = generation;
+        self.body = Some(Body { left: len, act: Act::Forward(End::Nothing) });
+    }
+
+    /// Nothing of the client's is half sent.
+    pub(super) fn is_idle(&self) -> bool {
+        self.body.is_none() && self.run == Run::Outside && !self.is_over
+    }
+}
+
+impl Session {
+    /// Whether authentication waits for the client.
+    pub(super) fn client_owes(&self) -> bool {
+        self.client.answers < self.client.challenges
+    }
+
+    /// Whether a rejection now cannot fall into a transaction.
+    #[inline]
+    fn may_reject(&self) -> bool {
+        self.server.status == b'I' && !self.queue.is_entangled()
+    }
+
+    /// Takes the client's bytes in [`Stage::Relay`].
+    pub(super) fn on_requests(&mut self, now: Instant, input: &[u8], drained: bool, plan: &mut Plan) {
+        let mut batch = Batch::default();
+        loop {
+            let rest = input.get(plan.consumed()..).unwrap_or_default();
+            if rest.is_empty() {
+                break;
+            }
+            match self.stage {
+                Stage::Relay if self.client.is_over => plan.drop(rest.len()),
+                Stage::Relay => {}
+                Stage::Opaque => plan.forward(rest.len()),
+                _ => plan.drop(rest.len()),
+            }
+            if plan.consumed() == input.len() {
+                break;
+            }
+            if self.client.body.is_some() {
+                self.take_body(now, rest, plan);
+                continue;
+            }
+            let Some(header) = Header::read(rest) else { break };
+            let Some(len) = header.client_body() else {
+                self.client_malformed("invalid message length");
+                continue;
+            };
+            match self.request(now, header.tag, len, rest, &mut batch) {
+                Step::Take(act) => {
+                    match act {
+                        Act::Forward(_) => plan.forward(HEADER),
+                        Act::Drop | Act::Refuse { .. } => plan.drop(HEADER),
+                    }
+                    self.client.body = Some(Body { left: len, act });
+                    self.take_body(now, rest.get(HEADER..).unwrap_or_default(), plan);
+                }
+                Step::Replace(message) => {
+                    plan.insert(&message);
+                    plan.drop(HEADER);
+                    self.client.body = Some(Body { left: len, act: Act::Drop });
+                }
+                Step::Hold => break,
+                Step::Again => {}
+            }
+        }
+        if batch.passed > 0 {
+            self.lane().passed(batch.passed);
+        }
+        if drained && plan.consumed() == input.len() && self.client.body.is_none() {
+            self.client.sticky = None;
+        }
+    }
+
+    /// Takes what there is of the message that is being read.
+    #[inline]
+    fn take_body(&mut self, now: Instant, rest: &[u8], plan: &mut Plan) {
+        let Some(body) = &mut self.client.body else { return };
+        let n = body.left.min(rest.len());
+        body.left -= n;
+        match &mut body.act {
+            Act::Forward(end) => {
+                if let End::Query(Some(shape)) = end {
+                    shape.feed(rest.get(..n).unwrap_or_default());
+                }
+                plan.forward(n);
+            }
+            Act::Drop => plan.drop(n),
+            Act::Refuse { peek, .. } => {
+                peek.feed(rest.get(..n).unwrap_or_default());
+                plan.drop(n);
+            }
+        }
+        if body.left == 0
+            && let Some(Body { act, .. }) = self.client.body.take()
+        {
+            self.message_ended(now, act);
+        }
+    }
+
+    #[inline]
+    fn message_ended(&mut self, now: Instant, act: Act) {
+        match act {
+            Act::Forward(End::Nothing) | Act::Drop => {}
+            Act::Forward(End::Query(shape)) => {
+                self.queue.completed(now, shape.is_none_or(|shape| shape.is_plain()));
+            }
+            Act::Forward(End::Answer) => {
+                self.client.answers = self.client.answers.saturating_add(1);
+                if !self.client_owes() {
+                    self.probe_owed(true);
+                }
+            }
+            Act::Refuse { tag, peek, opens } => self.refused(now, tag, peek, opens),
+        }
+    }
+
+    /// A rejected message has been read to its end.
+    fn refused(&mut self, now: Instant, tag: u8, peek: Peek, opens: bool) {
+        let (name, sets) = peek.finish();
+        let room = name.is_none_or(|name| self.client.names.insert(name));
+        let rejection = self.client.sticky.clone();
+        match (rejection, opens) {
+            (Some(rejection), _) if sets || !room => {
+                // A session that goes on without its SET would work as the wrong user or in the wrong schema.
+                self.refuse_session(now, &rejection, self.settings.reject_query);
+            }
+            (None, _) if sets || !room => {
+                let fatal = Reply {
+                    gravity: Gravity::Fatal,
+                    code: self.settings.reject_query.as_str(),
+                    message: "a statement that sets session state was rejected with those before it",
+                    detail: "",
+                    hint: "connect again",
+                };
+                self.end_with(fatal.bytes());
+            }
+            (Some(rejection), true) => self.queue.reply(match tag {
+                b'Q' | b'F' => Local::Refused(rejection, 1),
+                _ => Local::Refusal(rejection),
+            }),
+            _ => {}
+        }
+    }
+
+    /// Decides about a message whose header has been read; `rest` begins with it.
+    fn request(&mut self, now: Instant, tag: u8, len: usize, rest: &[u8], batch: &mut Batch) -> Step {
+        let body = rest.get(HEADER..).unwrap_or_default();
+        let body = body.get(..len).unwrap_or(body);
+        if self.queue.is_full() {
+            self.too_many();
+            return Step::Again;
+        }
+        match (tag, self.client.run) {
+            (b'X', _) => {
+                self.client.terminated = true;
+                Step::Take(Act::Forward(End::Nothing))
+            }
+            (b'S', Run::Rejected) => {
+                self.client.run = Run::Outside;
+                self.queue.reply_ready();
+                Step::Take(Act::Drop)
+            }
+            (_, Run::Rejected) => Step::Take(Act::Refuse { tag, peek: Peek::new(tag), opens: false }),
+            (b'p', _) => Step::Take(Act::Forward(End::Answer)),
+            (b'd' | b'c' | b'f' | b'H', _) => self.stray(tag),
+            (b'S', run) => self.sync(now, run, batch),
+            (b'Q' | b'F' | b'P' | b'B' | b'D' | b'E' | b'C', Run::Skipped) => {
+                Step::Take(Act::Forward(End::Nothing))
+            }
+            (b'Q' | b'F', run) => self.simple(now, tag, len, body, run, batch),
+            (b'P' | b'B' | b'D' | b'E' | b'C', run) => self.extended(now, tag, len, rest, body, run, batch),
+            _ if self.queue.has_local() || self.client.sticky.is_some() => {
+                self.client_malformed("invalid frontend message type");
+                Step::Again
+            }
+            _ => {
+                self.turn_opaque(now);
+                Step::Again
+            }
+        }
+    }
+
+    /// COPY data, which a server outside COPY IN ignores, and Flush, which opens nothing. They go the way of what
+    /// went before them.
+    fn stray(&mut self, tag: u8) -> Step {
+        if self.queue.ends_local() {
+            return Step::Take(Act::Drop);
+        }
+        if matches!(tag, b'c' | b'f') {
+            if self.client.copying {
+                self.client.copying = false;
+            } else {
+                self.queue.copy_ended_early();
+            }
+        }
+        Step::Take(Act::Forward(End::Nothing))
+    }
+
+    fn sync(&mut self, now: Instant, run: Run, batch: &mut Batch) -> Step {
+        if self.client.copying {
+            return Step::Take(Act::Forward(End::Nothing));
+        }
+        self.client.run = Run::Outside;
+        match self.queue.tail() {
+            Some(tail) if run != Run::Outside && tail.kind == Kind::Extended && !tail.whole => {
+                tail.whole = true;
+                tail.start = now;
+            }
+            _ => {
+                // By itself it is no call. While calls are rejected it must not hang on the backend either.
+                if run == Run::Outside && self.may_reject() && !self.passes(batch) {
+                    self.queue.reply(Local::Ready(1));
+                    return Step::Take(Act::Drop);
+                }
+                let mut flight = Flight::new(Kind::Extended, Account::Settled, now, false);
+                flight.whole = true;
+                self.queue.launch(flight);
+            }
+        }
+        Step::Take(Act::Forward(End::Nothing))
+    }
+
+    fn simple(
+        &mut self,
+        now: Instant,
+        tag: u8,
+        len: usize,
+        body: &[u8],
+        run: Run,
+        batch: &mut Batch,
+    ) -> Step {
+        let within = run == Run::Inside;
+        let account = match self.decide(now, tag, len, body, within, batch) {
+            Decision::Pass(account) => account,
+            Decision::Refuse => {
+                return Step::Take(Act::Refuse { tag, peek: Peek::new(tag), opens: true });
+            }
+            Decision::Hold => return Step::Hold,
+        };
+        let mut flight = Flight::new(Kind::Simple, account, now, true);
+        flight.within = within;
+        self.queue.launch(flight);
+        Step::Take(Act::Forward(End::Query((tag == b'Q').then(Shape::default))))
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn extended(
+        &mut self,
+        now: Instant,
+        tag: u8,
+        len: usize,
+        rest: &[u8],
+        body: &[u8],
+        run: Run,
+        batch: &mut Batch,
+    ) -> Step {
+        let mut passing_name = None;
+        let mut act = Step::Take(Act::Forward(End::Nothing));
+        if !self.client.names.is_empty() {
+            match self.names_rejected(tag, len, body) {
+                None => return Step::Hold,
+                Some(true) if run == Run::Outside && self.may_reject() && self.passes(batch) => {
+                    self.lane().add(Counter::RejectedSession, 1);
+                    self.queue.reply(Local::Missing);
+                    self.client.run = Run::Rejected;
+                    return Step::Take(Act::Drop);
+                }
+                Some(true) => act = Step::Replace(substitute(tag)),
+                Some(false) => {}
+            }
+            if tag == b'P' {
+                let Some(name) = name_at(body, len) else { return Step::Hold };
+                passing_name = Some(name);
+            }
+        }
+        if run == Run::Inside {
+            self.extend(now, batch);
+        } else {
+            let closes_only = if tag == b'C' && self.may_reject() && !self.passes(batch) {
+                match closes_only(rest) {
+                    None if rest.len() < CLOSES_MAX => return Step::Hold,
+                    answer => answer == Some(true),
+                }
+            } else {
+                false
+            };
+            let decision = if closes_only {
+                Decision::Pass(Account::Settled)
+            } else {
+                self.decide(now, tag, len, body, false, batch)
+            };
+            let account = match decision {
+                Decision::Pass(account) => account,
+                Decision::Refuse => {
+                    self.client.run = Run::Rejected;
+                    return Step::Take(Act::Refuse { tag, peek: Peek::new(tag), opens: true });
+                }
+                Decision::Hold => return Step::Hold,
+            };
+            let mut flight = Flight::new(Kind::Extended, account, now, !closes_only);
+            flight.pending = 1;
+            self.queue.launch(flight);
+            self.client.run = Run::Inside;
+        }
+        if let Some(name) = passing_name {
+            self.client.names.remove(&name);
+        }
+        act
+    }
+
+    /// Whether nothing stands against calls: the breaker is closed, and no rejection is being carried on.
+    fn passes(&self, batch: &mut Batch) -> bool {
+        self.client.sticky.is_none() && batch.closed(self.ledger.lane()).is_some()
+    }
+
+    /// One more message in the run that is being sent.
+    fn extend(&mut self, now: Instant, batch: &mut Batch) {
+        match self.queue.tail() {
+            Some(tail) if tail.kind == Kind::Extended && !tail.whole => {
+                tail.pending = tail.pending.saturating_add(1);
+            }
+            // A Query has cut the run short; what follows is a part of its own.
+            _ => {
+                batch.passed += 1;
+                let account = Account::Passed(self.client.generation);
+                let mut flight = Flight::new(Kind::Extended, account, now, true);
+                flight.pending = 1;
+                self.queue.launch(flight);
+            }
+        }
+    }
+
+    /// Whether a unit passes that begins with this message.
+    #[inline]
+    fn decide(
+        &mut self,
+        now: Instant,
+        tag: u8,
+        len: usize,
+        body: &[u8],
+        within: bool,
+        batch: &mut Batch,
+    ) -> Decision {
+        if let Some(rejection) = &self.client.sticky {
+            self.ledger.lane().rejected(rejection, 1);
+            return Decision::Refuse;
+        }
+        if let Some(generation) = batch.closed(self.ledger.lane()) {
+            self.client.generation = generation;
+        } else if self.may_reject() && !within {
+            return self.ask(now, tag, len, body);
+        }
+        batch.passed += 1;
+        Decision::Pass(Account::Passed(self.client.generation))
+    }
+
+    /// Asks the gate, the breaker not being closed.
+    fn ask(&mut self, now: Instant, tag: u8, len: usize, body: &[u8]) -> Decision {
+        let text = match tag {
+            b'Q' => Some(body),
+            b'P' => memchr::memchr(0, body).and_then(|at| body.get(at + 1..)),
+            _ => Some(&[][..]),
+        };
+        let enough = body.len() == len || text.is_some_and(|text| text.len() >= TEXT_MAX);
+        if matches!(tag, b'Q' | b'P') && !enough && body.len() < 2 * TEXT_MAX {
+            return Decision::Hold;
+        }
+        let mut scanner = Scanner::default();
+        let text = text.unwrap_or_default();
+        scanner.feed(text.get(..TEXT_MAX).unwrap_or(text));
+        scanner.finish();
+        let lane = self.ledger.lane();
+        let answer = if scanner.lasts() {
+            lane.admit_ineligible(now, CallKind::Query)
+        } else {
+            lane.admit(now, CallKind::Query)
+        };
+        match answer {
+            Ok(permit) => Decision::Pass(Account::Permit(Box::new(permit))),
+            Err(rejection) => {
+                self.client.sticky = Some(Box::new(rejection));
+                Decision::Refuse
+            }
+        }
+    }
+
+    /// Whether a Bind or Describe names a statement whose Parse was rejected; none while its name is not there.
+    fn names_rejected(&self, tag: u8, len: usize, body: &[u8]) -> Option<bool> {
+        let name = match tag {
+            b'B' => memchr::memchr(0, body).and_then(|at| body.get(at + 1..)),
+            b'D' if body.first() == Some(&b'S') => body.get(1..),
+            b'D' if body.is_empty() && len > 0 => None,
+            _ => return Some(false),
+        };
+        let skipped = name.map_or(0, |name| body.len() - name.len());
+        match name.and_then(|name| name_at(name, len - skipped)) {
+            Some(name) => Some(self.client.names.contains(&name)),
+            // A Bind without end is the server's to refuse; a portal's name without end is not waited for.
+            None if body.len() == len => Some(false),
+            None if body.len() >= NAMES_MAX => Some(true),
+            None => None,
+        }
+    }
+
+    /// Tells the gate whose move it is in a startup that is a probe.
+    pub(super) fn probe_owed(&mut self, owed: bool) {
+        if let Some(Flight { kind: Kind::Startup, account: Account::Permit(permit), .. }) = self.queue.peek()
+        {
+            permit.set_owed(owed);
+        }
+    }
+
+    fn too_many(&mut self) {
+        let message = format!("more than {} requests are waiting for their replies", Queue::MAX);
+        let fatal = Reply { gravity: Gravity::Fatal, code: "54000", message: &message, detail: "", hint: "" };
+        self.end_with(fatal.bytes());
+    }
+}
+
+/// The name at the beginning of a body that has `len` bytes when whole; none while its end is missing and
+/// matters.
+fn name_at(body: &[u8], len: usize) -> Option<Name> {
+    match memchr::memchr(0, body) {
+        Some(at) => body.get(..at).map(Name::new),
+        None if body.len() == len || body.len() >= Name::MAX => Some(Name::new(body)),
+        None => None,
+    }
+}
+
+/// Whether nothing but Close messages comes before the next Sync or Flush; none while that is not there.
+fn closes_only(mut rest: &[u8]) -> Option<bool> {
+    loop {
+        let header = Header::read(rest)?;
+        match header.tag {
+            b'C' => rest = rest.get(HEADER + header.client_body()?..)?,
+            tag => return Some(matches!(tag, b'S' | b'H')),
+        }
+    }
+}
+
+/// A Bind or Describe of a statement that does not exist.
+fn substitute(tag: u8) -> Vec<u8> {
+    let mut body = Vec::new();
+    if tag == b'D' {
+        body.push(b'S');
+        body.extend_from_slice(NOBODY);
+    } else {
+        body.push(0);
+        body.extend_from_slice(NOBODY);
+        body.extend_from_slice(&[0; 6]);
+    }
+    let len = u32::try_from(body.len() + 4).unwrap_or(u32::MAX);
+    let mut message = vec![tag];
+    message.extend_from_slice(&len.to_be_bytes());
+    message.append(&mut body);
+    message
+}

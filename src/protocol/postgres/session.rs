@@ -1,0 +1,534 @@
+//! The life of one client connection: first packets, dial, relay, end.
+//!
+//! Absent on purpose: what client and server messages mean while bytes flow, which is in `request` and
+//! `response`.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::Settings;
+use super::ledger::{Account, Ledger};
+use super::reply::{self, Gravity, Reply};
+use super::request::Client;
+use super::response::Server;
+use super::startup::{self, Packet};
+use super::units::{Flight, Kind, Local, Queue};
+use crate::breaker::{CallKind, Cause, Fault, Verdict};
+use crate::config::SqlState;
+use crate::gate::{Lane, Permit, Rejection};
+use crate::metrics::Counter;
+use crate::protocol::{self, Phase, Plan, REPLY_CHUNK, Target, Wait};
+
+/// How long a cancel request may take from its connect to the server's close.
+const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// One client connection that speaks Postgres.
+#[derive(Debug)]
+pub struct Session {
+    pub(super) settings: Arc<Settings>,
+    pub(super) ledger: Ledger,
+    pub(super) stage: Stage,
+    pub(super) queue: Queue,
+    pub(super) client: Client,
+    pub(super) server: Server,
+    /// The backend's resolved address, and the pid and key under which it is entered in [`super::Cancels`].
+    pub(super) peer: Option<SocketAddr>,
+    pub(super) entered: Option<(Box<[u8]>, SocketAddr)>,
+    /// The session asked for replication: no timeouts.
+    pub(super) replication: bool,
+    draining: bool,
+    client_eof: bool,
+}
+
+/// Where the connection is in its life.
+#[derive(Debug)]
+pub(super) enum Stage {
+    /// First packets. Left for `Dialling`, or the end.
+    Greeting {
+        /// Encryption has been asked for: each kind at most once, as in the server.
+        ssl: bool,
+        gss: bool,
+    },
+    /// The backend is being dialled; the client's packet waits unconsumed. Left for `Relay` or `Cancelling`, or
+    /// the end.
+    Dialling(Purpose),
+    /// A cancel request is under way: so many of its bytes are yet to be forwarded. Left for the end.
+    Cancelling(usize),
+    /// Bytes flow, from the startup on. Left for `Opaque`, `Ending`, or the end.
+    Relay,
+    /// Bytes flow and are not looked at. Left when a side closes.
+    Opaque,
+    /// The server has said its last word. Left when it closes.
+    Ending,
+    /// See [`Phase::Finish`].
+    Finish,
+    /// See [`Phase::Abort`].
+    Abort,
+}
+
+/// What a dial is for.
+#[derive(Debug)]
+pub(super) enum Purpose {
+    /// A session, whose startup packet has this length.
+    Startup { len: usize, permit: Box<Permit> },
+    /// A cancel request of this length.
+    Cancel { len: usize, target: Target },
+}
+
+impl Session {
+    /// A session for a connection that has just been accepted.
+    pub fn new(lane: Lane, settings: Arc<Settings>) -> Self {
+        Self {
+            settings,
+            ledger: Ledger::new(lane),
+            stage: Stage::Greeting { ssl: false, gss: false },
+            queue: Queue::default(),
+            client: Client::default(),
+            server: Server::default(),
+            peer: None,
+            entered: None,
+            replication: false,
+            draining: false,
+            client_eof: false,
+        }
+    }
+
+    pub(super) fn lane(&self) -> &Lane {
+        self.ledger.lane()
+    }
+
+    /// Reads first packets until one leads on.
+    fn greet(&mut self, now: Instant, input: &[u8], plan: &mut Plan) {
+        while let Stage::Greeting { ssl, gss } = &mut self.stage {
+            let asked = match startup::read(input.get(plan.consumed()..).unwrap_or_default()) {
+                Packet::Partial => return,
+                // Where a TLS listener would answer `S`, having made sure that nothing follows the request.
+                Packet::Ssl => ssl,
+                Packet::Gss => gss,
+                Packet::DirectTls => {
+                    self.lane().add(Counter::ClientMalformed, 1);
+                    self.stage = Stage::Finish;
+                    return;
+                }
+                Packet::Malformed(why) => return self.client_malformed(why),
+                Packet::Cancel { len, key } => {
+                    let target = self.settings.cancels.find(key).map_or(Target::Backend, Target::Exactly);
+                    self.stage = Stage::Dialling(Purpose::Cancel { len, target });
+                    return;
+                }
+                Packet::Startup { len, native, replication } => {
+                    self.replication = replication;
+                    self.server.foreign = !native;
+                    return self.start(now, len);
+                }
+            };
+            if std::mem::replace(asked, true) {
+                return self.client_malformed("encryption was asked for twice");
+            }
+            plan.drop(startup::REQUEST);
+            self.queue.reply(Local::NoEncryption);
+        }
+    }
+
+    fn start(&mut self, now: Instant, len: usize) {
+        let lane = self.ledger.lane();
+        let answer = if self.replication {
+            lane.admit_ineligible(now, CallKind::Startup)
+        } else {
+            lane.admit(now, CallKind::Startup)
+        };
+        match answer {
+            Ok(permit) => {
+                let permit = Box::new(permit);
+                self.stage = Stage::Dialling(Purpose::Startup { len, permit });
+            }
+            Err(rejection) => self.refuse_session(now, &rejection, self.settings.reject_connect),
+        }
+    }
+
+    /// Ends the session with the words of a rejection, when all that is owed before has been sent.
+    pub(super) fn refuse_session(&mut self, now: Instant, rejection: &Rejection, code: SqlState) {
+        let fatal = Reply {
+            gravity: Gravity::Fatal,
+            code: code.as_str(),
+            message: &rejection.to_string(),
+            detail: &rejection.cause(),
+            hint: &rejection.hint(now),
+        };
+        let bytes = fatal.bytes();
+        self.end_with(bytes);
+    }
+
+    /// Ends the session with a protocol error, when all that is owed before has been sent.
+    pub(super) fn client_malformed(&mut self, why: &str) {
+        self.lane().add(Counter::ClientMalformed, 1);
+        let fatal = Reply { gravity: Gravity::Fatal, code: "08P01", message: why, detail: "", hint: "" };
+        self.end_with(fatal.bytes());
+    }
+
+    /// Queues the session's last message.
+    pub(super) fn end_with(&mut self, fatal: Box<[u8]>) {
+        self.queue.reply(Local::Fatal(fatal));
+        self.client.is_over = true;
+        if self.queue.flights() == 0 && self.server.at_boundary() {
+            self.stage = Stage::Finish;
+        }
+    }
+
+    /// The backend has failed: one failure for whatever is in flight, and a native error if no message to the
+    /// client is half sent.
+    pub(super) fn backend_failed(&mut self, now: Instant, cause: Cause) {
+        let starting = self.queue.peek().is_some_and(|head| head.kind == Kind::Startup);
+        let code = if starting { self.settings.reject_connect.as_str() } else { "08006" };
+        let message = format!("backend '{}' has failed ({cause})", self.settings.backend);
+        let fatal = Reply {
+            gravity: Gravity::Fatal,
+            code,
+            message: &message,
+            detail: if starting { "The session did not start." } else { UNKNOWN_OUTCOME },
+            hint: "connect again",
+        };
+        let fatal = fatal.bytes();
+        self.fail_flights(now, cause);
+        if self.server.at_boundary() {
+            self.end_with(fatal);
+        } else {
+            self.stage = Stage::Abort;
+        }
+    }
+
+    /// Ends all calls in flight: one dead connection is one failure, however many there were.
+    pub(super) fn fail_flights(&mut self, now: Instant, cause: Cause) {
+        let mut counted = false;
+        for flight in self.queue.clear() {
+            counted |= flight.failed;
+            if counted {
+                self.ledger.ignore(flight.account);
+            } else {
+                counted = self.ledger.failure(now, flight.account, flight.start, cause.clone());
+            }
+        }
+        self.ledger.flush(now);
+    }
+
+    /// Ends all calls in flight without a verdict.
+    pub(super) fn ignore_flights(&mut self, now: Instant) {
+        for flight in self.queue.clear() {
+            self.ledger.ignore(flight.account);
+        }
+        self.ledger.flush(now);
+    }
+
+    /// Gives up on understanding: from here on bytes are relayed and nothing is counted.
+    pub(super) fn turn_opaque(&mut self, now: Instant) {
+        self.lane().add(Counter::Opaque, 1);
+        // Replies of our own that wait for their turn would never know when it has come.
+        self.stage = if self.queue.has_local() { Stage::Abort } else { Stage::Opaque };
+        self.ignore_flights(now);
+    }
+
+    /// Ends the session if the proxy is shutting down and nothing is open.
+    pub(super) fn drain_if_idle(&mut self) {
+        let idle = matches!(self.stage, Stage::Relay)
+            && self.queue.is_empty()
+            && self.server.status == b'I'
+            && self.server.at_boundary()
+            && self.client.is_idle();
+        if self.draining && idle {
+            let fatal = Reply {
+                gravity: Gravity::Fatal,
+                code: "57P01",
+                message: "terminating connection due to administrator command",
+                detail: "",
+                hint: "",
+            };
+            self.end_with(fatal.bytes());
+        }
+    }
+
+    fn local_fault(&mut self) {
+        self.lane().add(Counter::LocalFaults, 1);
+        let message = format!("no connection to backend '{}' could be made", self.settings.backend);
+        let fatal = Reply {
+            gravity: Gravity::Fatal,
+            code: "53300",
+            message: &message,
+            detail: "The proxy's machine is out of descriptors, ports or memory.",
+            hint: "try again",
+        };
+        self.end_with(fatal.bytes());
+    }
+
+    fn connect_failed(&mut self, fault: Fault) {
+        let message = format!("backend '{}' cannot be reached ({fault})", self.settings.backend);
+        let fatal = Reply {
+            gravity: Gravity::Fatal,
+            code: self.settings.reject_connect.as_str(),
+            message: &message,
+            detail: &fault.to_string(),
+            hint: "try again",
+        };
+        let bytes = fatal.bytes();
+        self.end_with(bytes);
+    }
+}
+
+const UNKNOWN_OUTCOME: &str = "Whether the statement in flight took effect is unknown.";
+
+impl protocol::Session for Session {
+    fn on_client(&mut self, now: Instant, input: &[u8], drained: bool, plan: &mut Plan) {
+        if let Stage::Greeting { .. } = self.stage {
+            self.greet(now, input, plan);
+        }
+        let rest = input.get(plan.consumed()..).unwrap_or_default();
+        match &mut self.stage {
+            Stage::Greeting { .. } | Stage::Dialling(_) => {}
+            Stage::Cancelling(left) => {
+                let n = rest.len().min(*left);
+                *left -= n;
+                plan.forward(n);
+                plan.drop(rest.len() - n);
+            }
+            Stage::Relay => self.on_requests(now, input, drained, plan),
+            Stage::Opaque => plan.forward(rest.len()),
+            Stage::Ending | Stage::Finish | Stage::Abort => plan.drop(rest.len()),
+        }
+    }
+
+    fn on_server(&mut self, now: Instant, input: &[u8], plan: &mut Plan) {
+        match self.stage {
+            Stage::Relay => {
+                self.on_responses(now, input, plan);
+                self.drain_if_idle();
+            }
+            Stage::Opaque | Stage::Ending | Stage::Cancelling(_) => plan.forward(input.len()),
+            Stage::Greeting { .. } | Stage::Dialling(_) | Stage::Finish | Stage::Abort => {
+                plan.drop(input.len());
+            }
+        }
+    }
+
+    fn replies(&mut self, now: Instant, out: &mut Vec<u8>) {
+        if !self.server.at_boundary() || matches!(self.stage, Stage::Abort | Stage::Opaque | Stage::Ending) {
+            return;
+        }
+        let begin = out.len();
+        let code = self.settings.reject_query.as_str();
+        while out.len() - begin < REPLY_CHUNK
+            && let Some(local) = self.queue.local()
+        {
+            match local {
+                Local::NoEncryption => out.push(reply::NO_ENCRYPTION),
+                Local::Refusal(rejection) => write_refusal(now, rejection, code, out),
+                Local::Missing => MISSING.write(out),
+                Local::Ready(n) => {
+                    out.extend_from_slice(reply::READY);
+                    *n -= 1;
+                    if *n > 0 {
+                        continue;
+                    }
+                }
+                Local::Refused(rejection, n) => {
+                    write_refusal(now, rejection, code, out);
+                    out.extend_from_slice(reply::READY);
+                    *n -= 1;
+                    if *n > 0 {
+                        continue;
+                    }
+                }
+                Local::Fatal(bytes) => {
+                    out.extend_from_slice(bytes);
+                    self.stage = Stage::Finish;
+                    self.ignore_flights(now);
+                    return;
+                }
+            }
+            self.queue.local_sent();
+        }
+        self.drain_if_idle();
+    }
+
+    fn phase(&self) -> Phase {
+        match &self.stage {
+            Stage::Greeting { .. } => Phase::Idle,
+            Stage::Dialling(Purpose::Startup { .. }) => Phase::Dial(Target::Backend),
+            Stage::Dialling(Purpose::Cancel { target, .. }) => Phase::Dial(*target),
+            Stage::Cancelling(_) | Stage::Opaque | Stage::Ending => Phase::Relay,
+            // The last word of ours waits for the backend's replies before it, or for the end of a message.
+            Stage::Relay if self.client.is_over && self.queue.flights() == 0 && self.server.at_boundary() => {
+                Phase::Finish
+            }
+            Stage::Relay => Phase::Relay,
+            Stage::Finish => Phase::Finish,
+            Stage::Abort => Phase::Abort,
+        }
+    }
+
+    fn wait(&self) -> Wait {
+        let handshake = self.settings.handshake;
+        match &self.stage {
+            Stage::Greeting { .. } => Wait::Client(handshake),
+            Stage::Cancelling(_) => Wait::Backend(CANCEL_TIMEOUT),
+            Stage::Relay => match self.queue.peek() {
+                Some(head) if head.kind == Kind::Startup => {
+                    if self.client_owes() {
+                        Wait::Client(handshake)
+                    } else {
+                        Wait::Backend(handshake)
+                    }
+                }
+                Some(head) if head.whole && !head.copying && !self.replication => {
+                    self.settings.response.map_or(Wait::Nothing, Wait::Backend)
+                }
+                _ => Wait::Nothing,
+            },
+            Stage::Dialling(_) | Stage::Opaque | Stage::Ending | Stage::Finish | Stage::Abort => {
+                Wait::Nothing
+            }
+        }
+    }
+
+    fn on_connected(&mut self, now: Instant, peer: Option<SocketAddr>) {
+        self.peer = peer;
+        match std::mem::replace(&mut self.stage, Stage::Relay) {
+            Stage::Dialling(Purpose::Startup { len, permit }) => {
+                self.client.expect_startup(len, permit.generation());
+                let start = permit.start();
+                let mut flight = Flight::new(Kind::Startup, Account::Permit(permit), start, false);
+                flight.whole = true;
+                self.queue.launch(flight);
+            }
+            Stage::Dialling(Purpose::Cancel { len, .. }) => {
+                self.lane().add(Counter::Cancels, 1);
+                self.stage = Stage::Cancelling(len);
+            }
+            other => self.stage = other,
+        }
+        self.ledger.flush(now);
+    }
+
+    fn on_connect_failed(&mut self, now: Instant, fault: Option<Fault>) {
+        match std::mem::replace(&mut self.stage, Stage::Finish) {
+            Stage::Dialling(Purpose::Startup { permit, .. }) => match fault {
+                Some(fault) => {
+                    permit.record(now, Verdict::Failure(fault.into()));
+                    self.connect_failed(fault);
+                }
+                None => {
+                    permit.record(now, Verdict::Ignored);
+                    self.local_fault();
+                }
+            },
+            // A server that cannot be reached closes a cancel request without an answer, too.
+            Stage::Dialling(Purpose::Cancel { .. }) => {
+                if fault.is_none() {
+                    self.lane().add(Counter::LocalFaults, 1);
+                }
+            }
+            other => self.stage = other,
+        }
+    }
+
+    fn on_client_eof(&mut self, _now: Instant) {
+        self.client_eof = true;
+        if let Stage::Greeting { .. } = self.stage {
+            self.stage = Stage::Finish;
+        }
+    }
+
+    fn may_forward_eof(&self) -> bool {
+        // A half-closed client still gets its answers: the server finishes what it has read.
+        self.client_eof
+    }
+
+    fn on_server_eof(&mut self, now: Instant, fault: Fault) {
+        match self.stage {
+            Stage::Relay => {}
+            Stage::Abort => return,
+            _ => {
+                self.stage = Stage::Finish;
+                return;
+            }
+        }
+        let cause = self.server.omen.take().unwrap_or(Cause::Fault(fault));
+        // After Terminate, or when the client has left in the middle of its request, closing is the right answer.
+        let whole = self.queue.peek().is_some_and(|head| head.whole);
+        let expected = self.client.terminated || (self.client_eof && !whole);
+        if self.queue.flights() > 0 && !expected {
+            self.backend_failed(now, cause);
+            return;
+        }
+        if expected {
+            self.ignore_flights(now);
+        }
+        self.stage = if self.server.at_boundary() { Stage::Finish } else { Stage::Abort };
+    }
+
+    fn on_deadline(&mut self, now: Instant) {
+        match self.stage {
+            Stage::Relay => {}
+            Stage::Abort => return,
+            _ => {
+                self.stage = Stage::Finish;
+                return;
+            }
+        }
+        let starting = self.queue.peek().is_some_and(|head| head.kind == Kind::Startup);
+        if starting && self.client_owes() {
+            self.ignore_flights(now);
+            // The server's own words after its authentication_timeout.
+            let fatal = Reply {
+                gravity: Gravity::Fatal,
+                code: "57014",
+                message: "canceling authentication due to timeout",
+                detail: "",
+                hint: "",
+            };
+            self.end_with(fatal.bytes());
+            if !matches!(self.stage, Stage::Finish) {
+                self.stage = Stage::Abort;
+            }
+        } else {
+            self.backend_failed(now, Fault::Timeout.into());
+        }
+    }
+
+    fn on_drain(&mut self, _now: Instant) {
+        self.draining = true;
+        if let Stage::Greeting { .. } = self.stage {
+            self.stage = Stage::Finish;
+        }
+        self.drain_if_idle();
+    }
+}
+
+const MISSING: Reply<'_> = Reply {
+    gravity: Gravity::Error,
+    code: "26000",
+    message: "prepared statement does not exist",
+    detail: "Its Parse was rejected while the backend was open.",
+    hint: "prepare it again",
+};
+
+fn write_refusal(now: Instant, rejection: &Rejection, code: &str, out: &mut Vec<u8>) {
+    let error = Reply {
+        gravity: Gravity::Error,
+        code,
+        message: &rejection.to_string(),
+        detail: &rejection.cause(),
+        hint: &rejection.hint(now),
+    };
+    error.write(out);
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        for flight in self.queue.clear() {
+            self.ledger.ignore(flight.account);
+        }
+        if let Some((key, peer)) = self.entered.take() {
+            self.settings.cancels.leave(&key, peer);
+        }
+    }
+}

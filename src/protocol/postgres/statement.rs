@@ -1,0 +1,304 @@
+//! The little that must be known of SQL: its first words, when a statement is about to be rejected.
+//!
+//! A client whose `SET ROLE` was lost would go on as the wrong user, so a rejected statement that sets session
+//! state ends the session. The scanner would rather see such a statement where there is none (a `; SET` inside a
+//! string ends the session, which is safe) than miss one, so it does not follow quotes.
+//!
+//! Absent on purpose: a grammar, and any look at statements while the breaker is closed beyond one `memchr`.
+
+/// The most words that matter have this many letters; a longer one is none of them.
+const WORD_MAX: usize = 16;
+
+/// Statements that leave something behind in their session.
+const SETTERS: &[&[u8]] =
+    &[b"set", b"reset", b"discard", b"listen", b"unlisten", b"prepare", b"deallocate", b"load"];
+/// `SET` followed by one of these ends with its transaction, and rejections happen outside transactions.
+const PASSING: &[&[u8]] = &[b"local", b"transaction", b"constraints"];
+/// Statements that may rightly take as long as they like.
+const LASTING: &[&[u8]] = &[b"copy", b"listen"];
+
+/// Reads statements piece by piece.
+#[derive(Debug, Default)]
+pub(super) struct Scanner {
+    place: Place,
+    gap: Gap,
+    word: [u8; WORD_MAX],
+    len: usize,
+    sets: bool,
+    lasts: bool,
+}
+
+/// Which word of a statement comes next.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    #[default]
+    First,
+    AfterSet,
+    Later,
+}
+
+/// What stands between words.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Gap {
+    #[default]
+    Plain,
+    Dash,
+    Slash,
+    Line,
+    Block(u32),
+    BlockStar(u32),
+    BlockSlash(u32),
+}
+
+impl Scanner {
+    /// Takes the next bytes.
+    pub(super) fn feed(&mut self, text: &[u8]) {
+        for &byte in text {
+            self.byte(byte);
+        }
+    }
+
+    /// Ends the text: the last word is whole.
+    pub(super) fn finish(&mut self) {
+        self.end_word();
+    }
+
+    /// Whether a statement sets session state.
+    pub(super) fn sets(&self) -> bool {
+        self.sets || self.place == Place::AfterSet
+    }
+
+    /// Whether a statement may last.
+    pub(super) fn lasts(&self) -> bool {
+        self.lasts
+    }
+
+    fn byte(&mut self, byte: u8) {
+        // Comments are followed only before a statement's first words: later they can hide nothing but a `;`,
+        // which at worst makes us look once too often.
+        if self.place != Place::Later {
+            let (gap, swallowed) = self.gap.next(byte);
+            self.gap = gap;
+            if swallowed {
+                self.end_word();
+                return;
+            }
+        }
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' | 0x80.. => {
+                if let Some(slot) = self.word.get_mut(self.len) {
+                    *slot = byte.to_ascii_lowercase();
+                }
+                self.len = (self.len + 1).min(WORD_MAX + 1);
+            }
+            b';' => {
+                self.end_word();
+                // `SET` and nothing behind it is a syntax error, yet better ended than misread.
+                self.sets |= self.place == Place::AfterSet;
+                self.place = Place::First;
+                self.gap = Gap::Plain;
+            }
+            _ => self.end_word(),
+        }
+    }
+
+    fn end_word(&mut self) {
+        let len = std::mem::take(&mut self.len);
+        if len == 0 {
+            return;
+        }
+        let word = self.word.get(..len).unwrap_or_default();
+        self.place = match self.place {
+            Place::First if word == b"set" => Place::AfterSet,
+            Place::First => {
+                self.sets |= SETTERS.contains(&word);
+                self.lasts |= LASTING.contains(&word);
+                Place::Later
+            }
+            Place::AfterSet => {
+                self.sets |= !PASSING.contains(&word);
+                Place::Later
+            }
+            Place::Later => {
+                self.sets |= word == b"set_config";
+                Place::Later
+            }
+        };
+    }
+}
+
+impl Gap {
+    /// The next state, and whether the byte belongs to a comment.
+    fn next(self, byte: u8) -> (Self, bool) {
+        match (self, byte) {
+            (Self::Plain, b'-') => (Self::Dash, true),
+            (Self::Plain, b'/') => (Self::Slash, true),
+            (Self::Plain, _) => (Self::Plain, false),
+            (Self::Dash, b'-') => (Self::Line, true),
+            (Self::Slash, b'*') => (Self::Block(1), true),
+            (Self::Dash | Self::Slash, _) => (Self::Plain, false),
+            (Self::Line, b'\n' | b'\r') => (Self::Plain, true),
+            (Self::Line, _) => (Self::Line, true),
+            (Self::Block(n) | Self::BlockStar(n), b'*') => (Self::BlockStar(n), true),
+            (Self::BlockSlash(n), b'*') => (Self::Block(n + 1), true),
+            (Self::BlockStar(1), b'/') => (Self::Plain, true),
+            (Self::BlockStar(n), b'/') => (Self::Block(n - 1), true),
+            (Self::Block(n) | Self::BlockSlash(n), b'/') => (Self::BlockSlash(n), true),
+            (Self::Block(n) | Self::BlockStar(n) | Self::BlockSlash(n), _) => (Self::Block(n), true),
+        }
+    }
+}
+
+/// Whether a simple query is one statement that cannot leave a transaction open: anything but BEGIN and START
+/// TRANSACTION. Comments before it and several statements are not looked into. Read piece by piece, one `memchr`
+/// each.
+#[derive(Debug, Default)]
+pub(super) struct Shape {
+    head: [u8; 5],
+    len: usize,
+    ended: bool,
+    several: bool,
+}
+
+impl Shape {
+    /// Takes the next bytes.
+    #[inline]
+    pub(super) fn feed(&mut self, mut text: &[u8]) {
+        while self.len < self.head.len()
+            && let Some((&byte, rest)) = text.split_first()
+        {
+            if self.len > 0 || !byte.is_ascii_whitespace() {
+                if byte == b';' {
+                    break;
+                }
+                if let Some(slot) = self.head.get_mut(self.len) {
+                    *slot = byte.to_ascii_lowercase();
+                }
+                self.len += 1;
+            }
+            text = rest;
+        }
+        if !self.ended {
+            let Some(at) = memchr::memchr(b';', text) else { return };
+            self.ended = true;
+            // `;b` is no BEGIN, but what follows a `;` is not looked into either.
+            self.len = self.head.len();
+            text = text.get(at + 1..).unwrap_or_default();
+        }
+        self.several |= !text.iter().all(|byte| byte.is_ascii_whitespace() || *byte == 0);
+    }
+
+    /// Whether the text, now whole, is plain.
+    #[inline]
+    pub(super) fn is_plain(&self) -> bool {
+        let named = matches!(self.head.first(), Some(b'a'..=b'z' | b'(' | 0));
+        named && !self.several && !matches!(&self.head, b"begin" | b"start")
+    }
+}
+
+/// Names of prepared statements whose Parse was rejected.
+#[derive(Debug, Default)]
+pub(super) struct Names {
+    known: Vec<Name>,
+}
+
+/// A statement name as the server compares it: the first 63 bytes.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(super) struct Name(Vec<u8>);
+
+impl Name {
+    /// How many bytes of a name the server compares.
+    pub(super) const MAX: usize = 63;
+
+    /// The name in these bytes, without its closing zero.
+    pub(super) fn new(bytes: &[u8]) -> Self {
+        Self(bytes.get(..Self::MAX).unwrap_or(bytes).to_vec())
+    }
+
+    fn push(&mut self, more: &[u8]) {
+        let room = Self::MAX.saturating_sub(self.0.len());
+        self.0.extend_from_slice(more.get(..room).unwrap_or(more));
+    }
+}
+
+impl Names {
+    /// How many rejected names a session may collect before it is ended instead.
+    pub(super) const MAX: usize = 1024;
+
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.known.is_empty()
+    }
+
+    pub(super) fn contains(&self, name: &Name) -> bool {
+        self.known.contains(name)
+    }
+
+    /// Adds a name; says whether there was room.
+    pub(super) fn insert(&mut self, name: Name) -> bool {
+        if !self.contains(&name) {
+            self.known.push(name);
+        }
+        self.known.len() <= Self::MAX
+    }
+
+    pub(super) fn remove(&mut self, name: &Name) {
+        self.known.retain(|known| known != name);
+    }
+}
+
+/// What is read of a rejected message while it is dropped.
+#[derive(Debug)]
+pub(super) enum Peek {
+    /// A Query: its text.
+    Query(Scanner),
+    /// A Parse: its statement's name, then its text.
+    Name(Name),
+    /// The text of the statement of this name.
+    Text(Name, Scanner),
+    /// Anything else.
+    Nothing,
+}
+
+impl Peek {
+    pub(super) fn new(tag: u8) -> Self {
+        match tag {
+            b'Q' => Self::Query(Scanner::default()),
+            b'P' => Self::Name(Name::default()),
+            _ => Self::Nothing,
+        }
+    }
+
+    pub(super) fn feed(&mut self, body: &[u8]) {
+        match self {
+            Self::Query(scanner) | Self::Text(_, scanner) => scanner.feed(body),
+            Self::Name(name) => match memchr::memchr(0, body) {
+                None => name.push(body),
+                Some(at) => {
+                    name.push(body.get(..at).unwrap_or_default());
+                    let mut scanner = Scanner::default();
+                    scanner.feed(body.get(at + 1..).unwrap_or_default());
+                    *self = Self::Text(std::mem::take(name), scanner);
+                }
+            },
+            Self::Nothing => {}
+        }
+    }
+
+    /// Ends the message: the name of the statement that it would have prepared, and whether it would have set
+    /// session state.
+    pub(super) fn finish(self) -> (Option<Name>, bool) {
+        match self {
+            Self::Query(mut scanner) => {
+                scanner.finish();
+                (None, scanner.sets())
+            }
+            Self::Name(name) => (Some(name), false),
+            Self::Text(name, mut scanner) => {
+                scanner.finish();
+                (Some(name), scanner.sets())
+            }
+            Self::Nothing => (None, false),
+        }
+    }
+}

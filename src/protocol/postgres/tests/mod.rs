@@ -1,0 +1,10 @@
+//! The session against scripted clients and servers. Every script is played whole, byte by byte, and cut in two at
+//! every place; the bytes that leave and the verdicts must be the same.
+
+mod classify;
+mod hostile;
+mod reject;
+mod rig;
+mod startup;
+mod units;
+mod verdicts;

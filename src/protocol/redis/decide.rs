@@ -1,0 +1,422 @@
+//! The decision on one request: forwarded, swallowed or replaced (PROTOCOLS §2.2 to §2.4).
+//!
+//! Decided are the command and, for a few, its first arguments; a value of any size may still be on its way.
+
+use std::time::Instant;
+
+use super::command::{Command, Patience, millis};
+use super::downstream::Batch;
+use super::fifo::{Account, Effect, Expect, Owed};
+use super::reject::{Local, Text};
+use super::session::{Block, Fate, Mute, Probe, Session, Then, Way};
+use crate::breaker::{CallKind, Generation, State};
+use crate::gate::Rejection;
+use crate::metrics::Counter;
+use crate::protocol::Plan;
+
+/// Sent in place of the EXEC of a transaction that the breaker overtook.
+const DISCARD: &[u8] = b"*1\r\n$7\r\nDISCARD\r\n";
+/// Sent when a rejected transaction leaves a WATCH behind at the backend.
+const UNWATCH: &[u8] = b"*1\r\n$7\r\nUNWATCH\r\n";
+/// Takes the place of a rejected request behind CLIENT REPLY SKIP, so that the backend does not skip another's reply.
+const SKIPPED: &[u8] = b"*2\r\n$4\r\nECHO\r\n$1\r\n.\r\n";
+
+/// A request as far as it is known when it is decided upon.
+pub(super) struct Asked<'a> {
+    pub(super) command: Command,
+    pub(super) args: u64,
+    /// Its first two arguments, for commands that need them.
+    pub(super) first: [&'a [u8]; 2],
+    /// CLIENT REPLY keeps it from getting a reply.
+    pub(super) muted: bool,
+    /// When it came.
+    pub(super) at: Instant,
+}
+
+/// On what grounds a request passes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pass {
+    /// A call like any other, of this generation.
+    Call(Generation),
+    /// A call that goes along with a probe in hand.
+    Covered(Generation),
+    /// It is the probe itself.
+    Probe(Generation),
+    /// No call: it passes whatever the breaker says.
+    Free,
+}
+
+impl Asked<'_> {
+    /// Whether the first argument is this word.
+    fn is(&self, word: &str) -> bool {
+        self.first[0].eq_ignore_ascii_case(word.as_bytes())
+    }
+
+    fn kills(&self) -> bool {
+        self.command == Command::Script && self.is("KILL")
+    }
+
+    /// Passes whatever the breaker says: it takes nothing from the backend, and to reject it would leave the
+    /// client with a state that it has asked to be rid of.
+    fn always_passes(&self) -> bool {
+        use Command::{Discard, Quit, Reset, Unsubscribe, Unwatch};
+        matches!(self.command, Quit | Reset | Unwatch | Discard | Unsubscribe(_))
+            || self.command == Command::Client && self.is("REPLY")
+            || self.kills()
+    }
+
+    /// Rejected, it leaves a connection in a state that the client believes to be another.
+    fn poisons(&self) -> bool {
+        matches!(self.command, Command::State | Command::Hello | Command::Reset)
+            || self.command == Command::Client && (self.is("TRACKING") || self.is("CACHING"))
+    }
+
+    /// Queued in a transaction, it breaks the array of replies: `SUBSCRIBE a b` is two frames in one slot.
+    fn breaks_block(&self) -> bool {
+        matches!(self.command, Command::Subscribe(_) | Command::Unsubscribe(_) | Command::Hello)
+            || self.command == Command::Client && self.is("REPLY")
+    }
+
+    /// Swallowed, and answered by fusewire unless it gets no reply.
+    fn answered(&self, local: Local) -> Fate {
+        Fate { way: Way::Swallow((!self.muted).then_some(local)), then: Then::GoOn }
+    }
+
+    /// How CLIENT REPLY would have it; none if it is something else or malformed.
+    fn reply_mode(&self) -> Option<&'static str> {
+        let reply = self.command == Command::Client && self.args == 2 && self.is("REPLY");
+        let modes = ["ON", "OFF", "SKIP"];
+        modes.into_iter().find(|mode| reply && self.first[1].eq_ignore_ascii_case(mode.as_bytes()))
+    }
+}
+
+impl Session {
+    /// Decides on a request, CLIENT REPLY SKIP included.
+    pub(super) fn begin(&mut self, batch: &mut Batch, mut asked: Asked<'_>, plan: &mut Plan) -> Fate {
+        let (mode, live) = (self.mute, self.live());
+        asked.muted = mode != Mute::No;
+        if mode == Mute::Next {
+            self.mute = Mute::No;
+        }
+        let fate = self.decide(batch, &asked, plan);
+        if mode == Mute::Next && live && matches!(fate.way, Way::Swallow(_)) {
+            plan.insert(SKIPPED);
+        }
+        fate
+    }
+
+    fn decide(&mut self, batch: &mut Batch, asked: &Asked<'_>, plan: &mut Plan) -> Fate {
+        if asked.command == Command::Forbidden {
+            self.lane.add(Counter::ClientMalformed, 1);
+            return Fate { way: Way::Swallow(None), then: Then::HangUp };
+        }
+        if let Block::Virtual(rejection) = &self.block {
+            let rejection = rejection.clone();
+            if let Some(fate) = self.in_virtual_block(asked, rejection, plan) {
+                return fate;
+            }
+        }
+        if let Some(rejection) = self.poison.clone() {
+            return self.poisoned(asked, rejection);
+        }
+        if matches!(self.block, Block::Open { .. }) && asked.breaks_block() {
+            self.sent();
+            return Fate { way: Way::Forward { owed: false }, then: Then::Relay };
+        }
+        if asked.command == Command::Multi
+            && let Some(rejection) = self.unwatched.clone()
+        {
+            // The WATCH that was to guard this transaction never reached the backend.
+            self.lane.add(Counter::RejectedSession, 1);
+            self.block = Block::Virtual(rejection);
+            return asked.answered(Local::Text(Text::Ok));
+        }
+        match self.admit(batch, asked) {
+            Ok(pass) => self.forward(batch, asked, pass),
+            Err(rejection) => self.reject(asked, rejection, plan),
+        }
+    }
+
+    /// Asks the breaker, unless the answer is known.
+    fn admit(&mut self, batch: &mut Batch, asked: &Asked<'_>) -> Result<Pass, Rejection> {
+        if let Some(generation) = batch.closed {
+            self.lane.passed(1);
+            return Ok(Pass::Call(generation));
+        }
+        if asked.always_passes() {
+            return Ok(Pass::Free);
+        }
+        let conclusive = asked.command.conclusive();
+        if !asked.muted
+            && let Some(probe) = self.probes.last_mut().filter(|probe| !probe.spent)
+            && self.lane.gate().state() == State::HalfOpen
+        {
+            probe.spent = conclusive;
+            self.lane.passed(1);
+            return Ok(Pass::Covered(probe.permit.generation()));
+        }
+        if let Block::Open { generation, .. } = self.block
+            && asked.command != Command::Exec
+        {
+            self.lane.passed(1);
+            return Ok(Pass::Call(generation));
+        }
+        if let Some(rejection) = &batch.rejection {
+            self.lane.rejected(rejection, 1);
+            return Err(rejection.clone());
+        }
+        let eligible = asked.command.eligible() && !asked.muted;
+        let answer = match eligible {
+            true => self.lane.admit(batch.now, CallKind::Command),
+            false => self.lane.admit_ineligible(batch.now, CallKind::Command),
+        };
+        match answer {
+            Ok(permit) if permit.is_probe() => {
+                let generation = permit.generation();
+                self.probes.push(Probe::new(permit, conclusive));
+                Ok(Pass::Probe(generation))
+            }
+            Ok(permit) => Ok(Pass::Call(permit.defer())),
+            Err(rejection) => {
+                if eligible || rejection.refusal.state == State::Open {
+                    batch.rejection = Some(rejection.clone());
+                }
+                Err(rejection)
+            }
+        }
+    }
+
+    /// Lets a request through: what its reply will look like, and what it changes for those behind it.
+    fn forward(&mut self, batch: &Batch, asked: &Asked<'_>, pass: Pass) -> Fate {
+        let mut owed = Owed {
+            account: match pass {
+                Pass::Call(generation) | Pass::Covered(generation) => {
+                    Account::Call { generation, start: batch.now }
+                }
+                Pass::Probe(_) | Pass::Free => Account::None,
+            },
+            conclusive: asked.command.conclusive(),
+            probe: matches!(pass, Pass::Covered(_) | Pass::Probe(_)),
+            ..Owed::calls(1, 0, batch.now)
+        };
+        if asked.command.handshake() {
+            owed.patience = Patience::Handshake;
+        }
+        let mut muted = asked.muted;
+        let mut then = Then::GoOn;
+        let in_block = matches!(self.block, Block::Open { .. });
+        match asked.command {
+            Command::Hello => owed.effect = Effect::Hello,
+            Command::Reset => {
+                owed.effect = Effect::Reset;
+                self.leave_block();
+                // RESET ends CLIENT REPLY OFF and so gets its reply; CLIENT REPLY SKIP still skips it.
+                muted &= self.mute == Mute::No;
+                self.mute = Mute::No;
+            }
+            Command::Quit => {
+                owed.effect = Effect::Leave;
+                then = Then::Close;
+            }
+            Command::Shutdown => {
+                owed.effect = Effect::Leave;
+                owed.patience = Patience::Unbounded;
+                owed.timed = false;
+            }
+            Command::Multi if !in_block => {
+                let generation = match pass {
+                    Pass::Call(generation) | Pass::Covered(generation) | Pass::Probe(generation) => {
+                        generation
+                    }
+                    Pass::Free => 0,
+                };
+                self.blocks += 1;
+                owed.effect = Effect::Multi(self.blocks);
+                self.block = Block::Open { number: self.blocks, generation, unbounded: false };
+            }
+            Command::Exec => {
+                if let Block::Open { unbounded, .. } = self.block {
+                    owed.effect = Effect::Exec;
+                    if unbounded {
+                        owed.patience = Patience::Unbounded;
+                        owed.timed = false;
+                    }
+                }
+                self.leave_block();
+            }
+            Command::Discard => self.leave_block(),
+            Command::Watch => self.watching |= !in_block,
+            Command::Unwatch if !in_block => {
+                self.watching = false;
+                self.unwatched = None;
+            }
+            Command::Subscribe(topic) if asked.args > 0 => {
+                owed.expect = Expect::Confirmations { topic, leave: false, left: asked.args };
+            }
+            Command::Unsubscribe(topic) if asked.args > 0 => {
+                owed.expect = Expect::Confirmations { topic, leave: true, left: asked.args };
+            }
+            Command::Unsubscribe(topic) => owed.expect = Expect::LeaveAll(topic),
+            Command::Client => match asked.reply_mode() {
+                Some("ON") => {
+                    self.mute = Mute::No;
+                    muted = false;
+                }
+                Some("OFF") => {
+                    self.mute = Mute::Off;
+                    muted = true;
+                }
+                Some(_) => {
+                    if self.mute == Mute::No {
+                        self.mute = Mute::Next;
+                    }
+                    muted = true;
+                }
+                None if asked.is("PAUSE") => {
+                    if let Some(Patience::Own(pause)) = millis(asked.first[1]) {
+                        owed.effect = Effect::Pause(batch.now + pause);
+                    }
+                }
+                None if asked.is("UNPAUSE") => owed.effect = Effect::Unpause,
+                None => {}
+            },
+            Command::Stream => {
+                muted = true;
+                then = Then::Relay;
+            }
+            Command::Blocking(_) if !in_block => owed.timed = false,
+            Command::Unbounded => match &mut self.block {
+                Block::Open { unbounded, .. } => *unbounded = true,
+                Block::None | Block::Virtual(_) => {
+                    owed.patience = Patience::Unbounded;
+                    owed.timed = false;
+                }
+            },
+            _ => {}
+        }
+        self.sent();
+        if muted {
+            if matches!(owed.account, Account::Call { .. }) {
+                self.lane.ignored(1);
+            }
+            self.subscriptions.unannounced |=
+                matches!(asked.command, Command::Subscribe(_) | Command::Unsubscribe(_));
+            if asked.command == Command::Reset {
+                self.subscriptions.clear();
+            }
+        } else {
+            self.fifo.owe(owed);
+        }
+        Fate { way: Way::Forward { owed: !muted }, then }
+    }
+
+    fn leave_block(&mut self) {
+        self.block = Block::None;
+        self.watching = false;
+        self.unwatched = None;
+    }
+
+    /// Rejects a request that the breaker did not let through.
+    fn reject(&mut self, asked: &Asked<'_>, rejection: Rejection, plan: &mut Plan) -> Fate {
+        if asked.poisons() {
+            self.poison = Some(rejection.clone());
+        }
+        match asked.command {
+            Command::Multi => {
+                // What a loading Redis does. An error here would be ignored by some drivers, and EXEC would run
+                // half a transaction or nothing that is one.
+                self.block = Block::Virtual(rejection);
+                return asked.answered(Local::Text(Text::Ok));
+            }
+            Command::Watch => self.unwatched = Some(rejection.clone()),
+            Command::Exec if matches!(self.block, Block::Open { .. }) => {
+                self.leave_block();
+                return self.replace(asked, DISCARD, Local::Aborted(rejection), plan);
+            }
+            _ => {}
+        }
+        asked.answered(Local::Rejected(1, rejection))
+    }
+
+    /// Sends `request` in place of the client's, which gets `local` when the backend has replied.
+    fn replace(&mut self, asked: &Asked<'_>, request: &[u8], local: Local, plan: &mut Plan) -> Fate {
+        plan.insert(request);
+        self.sent();
+        if !asked.muted {
+            self.fifo.owe(Owed {
+                account: Account::None,
+                effect: Effect::Replace(Box::new(local)),
+                conclusive: false,
+                timed: false,
+                ..Owed::calls(1, 0, asked.at)
+            });
+        }
+        Fate { way: Way::Replaced, then: Then::GoOn }
+    }
+
+    /// A request inside a transaction that was rejected. None: it is the same as outside.
+    fn in_virtual_block(&mut self, asked: &Asked<'_>, rejection: Rejection, plan: &mut Plan) -> Option<Fate> {
+        let local = match asked.command {
+            Command::Quit | Command::Reset => {
+                self.block = Block::None;
+                return None;
+            }
+            Command::Exec => Local::Aborted(rejection),
+            Command::Discard => Local::Text(Text::Ok),
+            Command::Multi => return Some(asked.answered(Local::Text(Text::NestedMulti))),
+            _ => {
+                self.lane.add(Counter::RejectedSession, 1);
+                if asked.poisons() {
+                    self.poison.get_or_insert_with(|| rejection.clone());
+                }
+                return Some(asked.answered(Local::Rejected(1, rejection)));
+            }
+        };
+        if asked.command == Command::Exec {
+            self.lane.add(Counter::RejectedSession, 1);
+        }
+        let watching = self.watching && self.live();
+        self.leave_block();
+        Some(match watching {
+            true => self.replace(asked, UNWATCH, local, plan),
+            false => asked.answered(local),
+        })
+    }
+
+    /// A request on a connection whose state is not what its client believes.
+    fn poisoned(&mut self, asked: &Asked<'_>, rejection: Rejection) -> Fate {
+        if asked.command == Command::Quit {
+            return Fate { then: Then::HangUp, ..asked.answered(Local::Text(Text::Ok)) };
+        }
+        let on = match asked.reply_mode() {
+            Some("OFF") => {
+                self.mute = Mute::Off;
+                return Fate { way: Way::Swallow(None), then: Then::GoOn };
+            }
+            Some("SKIP") => {
+                if self.mute == Mute::No {
+                    self.mute = Mute::Next;
+                }
+                return Fate { way: Way::Swallow(None), then: Then::GoOn };
+            }
+            Some(_) => {
+                self.mute = Mute::No;
+                true
+            }
+            None => false,
+        };
+        match self.lane.closed() {
+            None => self.lane.rejected(&rejection, 1),
+            Some(_) => self.lane.add(Counter::RejectedSession, 1),
+        }
+        if asked.command == Command::Multi {
+            self.block = Block::Virtual(rejection);
+            return asked.answered(Local::Text(Text::Ok));
+        }
+        let local = Local::Rejected(1, rejection);
+        if on {
+            return Fate { way: Way::Swallow(Some(local)), then: Then::GoOn };
+        }
+        asked.answered(local)
+    }
+}

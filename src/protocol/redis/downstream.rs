@@ -1,0 +1,278 @@
+//! Requests: from the client's bytes to spans.
+//!
+//! With a closed breaker a pipeline of ordinary commands is one span and one entry in the queue; every other request
+//! is put to `decide` when its head is known.
+
+use std::time::Instant;
+
+use super::command::{Command, TimeoutWatch};
+use super::decide::Asked;
+use super::fifo::{Account, Owed};
+use super::reject::Local;
+use super::request::{self, Body, Breach, Flow, Head, Peek};
+use super::session::{Block, Decided, Fate, Life, Link, Mute, Request, Session, Then, Way};
+use crate::breaker::Generation;
+use crate::gate::Rejection;
+use crate::metrics::Counter;
+use crate::protocol::Plan;
+
+/// What holds for all requests of one read.
+pub(super) struct Batch {
+    pub(super) now: Instant,
+    /// The generation, if the breaker is closed.
+    pub(super) closed: Option<Generation>,
+    /// What the breaker said to the first request that it did not let through.
+    pub(super) rejection: Option<Rejection>,
+    /// Ordinary calls not yet in the queue.
+    pub(super) run: u64,
+}
+
+impl Session {
+    /// Takes in what the client has sent.
+    pub(super) fn requests(&mut self, now: Instant, input: &[u8], plan: &mut Plan) {
+        let closed = self.lane.closed();
+        let mut batch = Batch { now, closed, rejection: None, run: 0 };
+        self.held = false;
+        loop {
+            let rest = input.get(plan.consumed()..).unwrap_or_default();
+            if rest.is_empty() {
+                break;
+            }
+            let more = match &mut self.request {
+                Request::Head { seen } => {
+                    let head = request::head(rest, seen);
+                    self.head(&mut batch, head, rest, plan)
+                }
+                Request::Body(_) => self.body(rest, plan),
+                Request::Closed => {
+                    plan.drop(rest.len());
+                    break;
+                }
+                Request::Opaque => {
+                    plan.forward(rest.len());
+                    break;
+                }
+            };
+            match more {
+                Ok(true) => {}
+                Ok(false) => {
+                    let left = input.len() > plan.consumed();
+                    self.held = left && matches!(self.request, Request::Head { .. });
+                    break;
+                }
+                Err(breach) => {
+                    self.flush(&mut batch);
+                    self.breached(breach);
+                    plan.drop(input.len() - plan.consumed());
+                    break;
+                }
+            }
+        }
+        self.flush(&mut batch);
+        if self.fifo.is_full() && matches!(self.life, Life::Relay(_)) && !self.fifo.ends() {
+            self.breached(Breach::TooManyInFlight);
+        }
+    }
+
+    /// At the head of a request. Whether to go on.
+    #[inline]
+    fn head(
+        &mut self,
+        batch: &mut Batch,
+        head: Head<'_>,
+        rest: &[u8],
+        plan: &mut Plan,
+    ) -> Result<bool, Breach> {
+        match head {
+            Head::Partial => Ok(false),
+            Head::Broken(breach) => Err(breach),
+            Head::Nothing(len) => {
+                self.request = Request::Head { seen: 0 };
+                match self.live() {
+                    true => {
+                        plan.forward(len);
+                        self.sent();
+                    }
+                    false => plan.drop(len),
+                }
+                Ok(true)
+            }
+            Head::Command { name, args, len } => {
+                let command = Command::of(name);
+                let mut body = Body::new(args);
+                let behind = rest.get(len..).unwrap_or_default();
+                if command == Command::Ordinary && batch.closed.is_some() && self.open_road() {
+                    batch.run += 1;
+                    return match body.advance(behind, None) {
+                        Flow::Done(more) => {
+                            plan.forward(len + more);
+                            self.request = Request::Head { seen: 0 };
+                            Ok(true)
+                        }
+                        Flow::Partial(more) => {
+                            plan.forward(len + more);
+                            let fate = Fate { way: Way::Forward { owed: true }, then: Then::GoOn };
+                            self.request = Request::Body(Decided { body, fate, watch: None });
+                            Ok(false)
+                        }
+                        Flow::Broken(breach) => {
+                            let fate = Fate { way: Way::Forward { owed: true }, then: Then::GoOn };
+                            self.request = Request::Body(Decided { body, fate, watch: None });
+                            Err(breach)
+                        }
+                    };
+                }
+                let first = match command.needs_arguments() {
+                    false => [&b""[..]; 2],
+                    true => match request::peek(behind, args) {
+                        Peek::Partial => return Ok(false),
+                        Peek::Broken(breach) => return Err(breach),
+                        Peek::Words(words) => words,
+                    },
+                };
+                self.flush(batch);
+                let asked = Asked { command, args, first, muted: false, at: batch.now };
+                let fate = self.begin(batch, asked, plan);
+                pass(&fate, len, plan);
+                let watch = self.watch(command, args, &fate);
+                self.request = Request::Body(Decided { body, fate, watch });
+                // A request without arguments ends here, and there may be nothing behind it to come back for.
+                self.body(behind, plan)
+            }
+            Head::Inline { words, len } => {
+                let Some((name, arguments)) = words.split_first() else { return Ok(true) };
+                let command = Command::of(name);
+                let word = |at: usize| arguments.get(at).map_or(&b""[..], Vec::as_slice);
+                self.flush(batch);
+                let args = arguments.len() as u64;
+                let first = [word(0), word(1)];
+                let asked = Asked { command, args, first, muted: false, at: batch.now };
+                let fate = self.begin(batch, asked, plan);
+                pass(&fate, len, plan);
+                let mut watch = self.watch(command, args, &fate);
+                if let Some(watch) = &mut watch {
+                    arguments.iter().for_each(|argument| watch.argument(Some(argument)));
+                }
+                self.finished(fate, watch);
+                Ok(true)
+            }
+        }
+    }
+
+    /// Within a request that has been decided upon. Whether to go on.
+    fn body(&mut self, rest: &[u8], plan: &mut Plan) -> Result<bool, Breach> {
+        let Request::Body(decided) = &mut self.request else { return Ok(true) };
+        let flow = match &mut decided.watch {
+            Some(watch) => decided.body.advance(rest, Some(&mut |word| watch.argument(word))),
+            None => decided.body.advance(rest, None),
+        };
+        let (len, done) = match flow {
+            Flow::Done(len) => (len, true),
+            Flow::Partial(len) => (len, false),
+            Flow::Broken(breach) => return Err(breach),
+        };
+        pass(&decided.fate, len, plan);
+        if done
+            && let Request::Body(decided) = std::mem::replace(&mut self.request, Request::Head { seen: 0 })
+        {
+            self.finished(decided.fate, decided.watch);
+        }
+        Ok(done)
+    }
+
+    /// A request's last byte has come.
+    fn finished(&mut self, fate: Fate, watch: Option<TimeoutWatch>) {
+        self.request = Request::Head { seen: 0 };
+        match fate.way {
+            Way::Forward { owed } => {
+                if let (true, Some(watch), Some(tail)) = (owed, watch, self.fifo.tail_owed()) {
+                    match watch.found() {
+                        Some(patience) => tail.patience = patience,
+                        None => tail.timed = true,
+                    }
+                }
+            }
+            Way::Swallow(Some(local)) => self.fifo.answer(local),
+            Way::Swallow(None) | Way::Replaced => {}
+        }
+        match fate.then {
+            Then::GoOn => {}
+            Then::Close => self.request = Request::Closed,
+            Then::HangUp => self.hang_up(),
+            Then::Relay => {
+                self.fifo.relay();
+                self.request = Request::Opaque;
+            }
+        }
+    }
+
+    /// The client has broken the protocol: it is told so after all that it is owed, and hung up on.
+    fn breached(&mut self, breach: Breach) {
+        self.lane.add(Counter::ClientMalformed, 1);
+        if self.uploading()
+            && let Some(owed) = self.fifo.take_back()
+        {
+            // The backend has been given a part of this request at most, and will never see the rest.
+            self.forget(&owed);
+        }
+        if self.mute == Mute::No {
+            self.fifo.answer(Local::breach(breach));
+        }
+        self.hang_up();
+    }
+
+    fn forget(&mut self, owed: &Owed) {
+        if matches!(owed.account, Account::Call { .. }) {
+            self.lane.ignored(1);
+        }
+        if owed.probe {
+            self.probes.pop();
+        }
+    }
+
+    /// Whether an ordinary command passes without a second look while the breaker is closed.
+    #[inline]
+    fn open_road(&self) -> bool {
+        self.mute == Mute::No && self.live() && !matches!(self.block, Block::Virtual(_))
+    }
+
+    /// Puts the ordinary calls of this batch into the queue, before something else gets behind them.
+    #[inline]
+    fn flush(&mut self, batch: &mut Batch) {
+        if let (1.., Some(generation)) = (batch.run, batch.closed) {
+            self.lane.passed(batch.run);
+            self.fifo.owe(Owed::calls(batch.run, generation, batch.now));
+            self.sent();
+            batch.run = 0;
+        }
+    }
+
+    /// Something has been sent to the backend.
+    pub(super) fn sent(&mut self) {
+        if matches!(self.life, Life::Relay(Link::Fresh(_))) {
+            self.life = Life::Relay(Link::Used);
+        }
+    }
+
+    /// What to look for in the arguments of a request that has been let through.
+    fn watch(&self, command: Command, args: u64, fate: &Fate) -> Option<TimeoutWatch> {
+        match command {
+            // Inside a transaction they do not block.
+            Command::Blocking(clock)
+                if fate.way == (Way::Forward { owed: true }) && !matches!(self.block, Block::Open { .. }) =>
+            {
+                Some(TimeoutWatch::new(clock, args))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Passes `len` bytes of a request on, or not.
+#[inline]
+fn pass(fate: &Fate, len: usize, plan: &mut Plan) {
+    match fate.way {
+        Way::Forward { .. } => plan.forward(len),
+        Way::Swallow(_) | Way::Replaced => plan.drop(len),
+    }
+}

@@ -1,0 +1,100 @@
+//! The words that fusewire puts into a Redis client's reply stream (PROTOCOLS §2.6).
+//!
+//! Drivers look for "unknown command", "NOPROTO", "no password is set" and "max number of clients reached" in
+//! errors and then retry, reconnect or fall back in silence; none of these may occur here. Errors have one line.
+
+use std::time::{Duration, Instant};
+
+use super::request::Breach;
+use crate::breaker::Fault;
+use crate::gate::Rejection;
+use crate::protocol::REPLY_CHUNK;
+
+/// A reply of fusewire's own, in its place among the backend's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Local {
+    /// So many rejections.
+    Rejected(u64, Rejection),
+    /// EXEC of a transaction that was rejected, as a whole.
+    Aborted(Rejection),
+    /// Fixed bytes.
+    Text(Text),
+    /// Nothing more: the connection ends here.
+    End,
+}
+
+/// A reply that depends on nothing but itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Text {
+    /// `+OK`.
+    Ok,
+    /// A MULTI inside a rejected transaction.
+    NestedMulti,
+    /// An error line.
+    Error(String),
+}
+
+impl Local {
+    /// An error line: one line, whatever is in `text`.
+    pub(super) fn error(text: &str) -> Self {
+        Self::Text(Text::Error(text.replace(['\r', '\n'], " ")))
+    }
+
+    /// The client broke the protocol.
+    pub(super) fn breach(breach: Breach) -> Self {
+        Self::error(&format!("ERR Protocol error: {breach}"))
+    }
+
+    /// No connection to the backend could be had; no fault: for want of this machine's own resources.
+    pub(super) fn unreachable(backend: &str, fault: Option<Fault>) -> Self {
+        Self::error(&match fault {
+            Some(fault) => format!("ERR fusewire: backend '{backend}' cannot be reached: {fault}"),
+            None => format!("ERR fusewire: no connection to backend '{backend}': out of local resources"),
+        })
+    }
+
+    /// The backend stayed silent.
+    pub(super) fn silent(backend: &str, limit: Duration) -> Self {
+        let limit = humantime::format_duration(limit);
+        Self::error(&format!(
+            "ERR fusewire: backend '{backend}' sent no reply within {limit}; the outcome of the command is unknown"
+        ))
+    }
+
+    /// Appends the reply, of many about [`REPLY_CHUNK`] bytes. What is left of it is returned.
+    pub(super) fn render(self, code: &str, now: Instant, out: &mut Vec<u8>) -> Option<Self> {
+        match self {
+            Self::Rejected(n, rejection) => {
+                let line = format!("-{code} {}\r\n", words(&rejection, now));
+                let fits = u64::try_from(REPLY_CHUNK / line.len()).unwrap_or(1).max(1).min(n);
+                (0..fits).for_each(|_| out.extend_from_slice(line.as_bytes()));
+                (n > fits).then(|| Self::Rejected(n - fits, rejection))
+            }
+            Self::Aborted(rejection) => {
+                let words = words(&rejection, now);
+                let line = format!("-EXECABORT Transaction discarded because of: {code} {words}\r\n");
+                out.extend_from_slice(line.as_bytes());
+                None
+            }
+            Self::Text(Text::Ok) => {
+                out.extend_from_slice(b"+OK\r\n");
+                None
+            }
+            Self::Text(Text::NestedMulti) => {
+                out.extend_from_slice(b"-ERR MULTI calls can not be nested\r\n");
+                None
+            }
+            Self::Text(Text::Error(text)) => {
+                out.push(b'-');
+                out.extend_from_slice(text.as_bytes());
+                out.extend_from_slice(b"\r\n");
+                None
+            }
+            Self::End => Some(Self::End),
+        }
+    }
+}
+
+fn words(rejection: &Rejection, now: Instant) -> String {
+    format!("{rejection}; {}", rejection.hint(now))
+}

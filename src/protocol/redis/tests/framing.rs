@@ -1,0 +1,280 @@
+//! Framing: requests and replies that pass, and those that may not (PROTOCOLS §2.1).
+
+use super::*;
+
+#[test]
+fn a_pipeline_passes_untouched_and_every_reply_counts() {
+    scenario(|rig| {
+        let requests = reqs(&["SET k v", "GET k", "PING"]);
+        rig.client(&requests).server("+OK\r\n$1\r\nv\r\n+PONG\r\n");
+        assert_eq!(rig.up, requests);
+        assert_eq!(rig.down(), "+OK\r\n$1\r\nv\r\n+PONG\r\n");
+        assert_eq!(rig.count(Counter::Success), 3);
+        assert_eq!(rig.dials, 1);
+    });
+}
+
+#[test]
+fn requests_without_a_command_get_no_reply() {
+    scenario(|rig| {
+        rig.passes("\r\n", "")
+            .passes("\n", "")
+            .passes("*0\r\n", "")
+            .passes("*-1\r\n", "")
+            .passes("  \r\n", "");
+        assert_eq!(rig.wait(), Wait::Nothing);
+        rig.trip();
+        assert_eq!(rig.down(), "");
+        rig.client("*0\r\n\r\n");
+        assert_eq!(rig.down(), "", "no rejection either");
+    });
+}
+
+#[test]
+fn inline_requests_are_requests() {
+    scenario(|rig| {
+        rig.passes("PING\r\n", "+PONG\r\n").passes("ping\n", "+PONG\r\n").passes("+PING\r\n", "-ERR no\r\n");
+        rig.passes("SET k \"a b\\x41\\\"\" 'it\\'s'\r\n", "+OK\r\n");
+        assert_eq!(rig.count(Counter::Success), 4);
+    });
+}
+
+#[test]
+fn the_crlf_behind_a_bulk_is_checked_before_the_backend_sees_it() {
+    broken_scenario(|rig| {
+        let down = rig.refused("*1\r\n$4\r\nPINGxx");
+        assert_eq!(down, "-ERR Protocol error: expected CRLF after bulk\r\n");
+        assert_eq!(rig.phase(), Phase::Finish);
+        assert_eq!(rig.count(Counter::ClientMalformed), 1);
+        assert_eq!(rig.count(Counter::Failure) + rig.run() as u64, 0);
+    });
+    // In the middle of a request the beginning is out already; the end of the argument is not.
+    broken_scenario(|rig| {
+        rig.client("*2\r\n$3\r\nGET\r\n$1\r\nkxx*1\r\n$8\r\nFLUSHALL\r\n");
+        assert_eq!(rig.down(), "-ERR Protocol error: expected CRLF after bulk\r\n");
+        assert!(!rig.up().contains("FLUSHALL") && !rig.up().ends_with("kxx"), "{}", rig.up());
+        assert_eq!(rig.phase(), Phase::Finish);
+    });
+}
+
+#[test]
+fn malformed_requests_end_their_own_connection_only() {
+    let table: [(&[u8], &str); 16] = [
+        (b"*01\r\n", "invalid multibulk length"),
+        (b"*3 \r\n", "invalid multibulk length"),
+        (b"*+1\r\n", "invalid multibulk length"),
+        (b"*-0\r\n", "invalid multibulk length"),
+        (b"*\r\n", "invalid multibulk length"),
+        (b"*1\n", "invalid multibulk length"),
+        (b"*1\rX", "invalid multibulk length"),
+        (b"*2147483648\r\n", "invalid multibulk length"),
+        (b"*99999999999999999999\r\n", "invalid multibulk length"),
+        (b"*1\r\n$-1\r\n", "invalid bulk length"),
+        (b"*1\r\n$04\r\n", "invalid bulk length"),
+        (b"*1\r\n$\r\n", "invalid bulk length"),
+        (b"*1\r\n$536870913\r\n", "invalid bulk length"),
+        (b"*1\r\n:1\r\n", "expected '$', got ':'"),
+        (b"ECHO \"a\r\n", "unbalanced quotes in request"),
+        (b"ECHO \"a\"b\r\n", "unbalanced quotes in request"),
+    ];
+    for (bytes, words) in table {
+        broken_scenario(|rig| {
+            rig.passes(req("GET k"), "$-1\r\n").forget();
+            rig.client(bytes);
+            assert_eq!(rig.down(), format!("-ERR Protocol error: {words}\r\n"), "{}", text(bytes));
+            assert_eq!(rig.phase(), Phase::Finish);
+            assert_eq!(rig.count(Counter::ClientMalformed), 1);
+            assert_eq!(rig.count(Counter::Failure), 0);
+        });
+    }
+}
+
+#[test]
+fn a_nul_in_an_inline_request_does_not_hang() {
+    broken_scenario(|rig| {
+        rig.client(b"PI\0NG\r\n");
+        assert_eq!(rig.down(), "-ERR Protocol error: NUL in inline request\r\n");
+    });
+}
+
+#[test]
+fn an_endless_inline_request_is_cut_off() {
+    let mut rig = Rig::new(Cut::Whole);
+    rig.client(vec![b'a'; 60_000]);
+    assert_eq!(rig.phase(), Phase::Relay);
+    rig.client(vec![b'a'; 6_000]);
+    assert_eq!(rig.down(), "-ERR Protocol error: too big inline request\r\n");
+    assert_eq!(rig.phase(), Phase::Finish);
+}
+
+#[test]
+fn a_million_announced_arguments_cost_nothing() {
+    let mut rig = Rig::new(Cut::Whole);
+    rig.client("*2000000\r\n$3\r\nDEL\r\n$1\r\na\r\n");
+    assert_eq!(rig.up(), "*2000000\r\n$3\r\nDEL\r\n$1\r\na\r\n");
+    assert_eq!(rig.wait(), Wait::Nothing, "the client is the slow one");
+}
+
+#[test]
+fn a_protocol_error_is_told_after_the_replies_before_it() {
+    broken_scenario(|rig| {
+        rig.client([req("GET k"), b"*x\r\n".to_vec()].concat());
+        assert_eq!(rig.down(), "");
+        assert_eq!(rig.phase(), Phase::Relay);
+        rig.server("$1\r\nv\r\n");
+        assert_eq!(rig.down(), "$1\r\nv\r\n-ERR Protocol error: invalid multibulk length\r\n");
+        assert_eq!(rig.phase(), Phase::Finish);
+        assert_eq!(rig.count(Counter::Success), 1);
+    });
+}
+
+#[test]
+fn browsers_are_hung_up_on_without_a_word() {
+    for line in ["POST / HTTP/1.1\r\n", "Host: x\r\n", "hOST: x\r\n"] {
+        broken_scenario(|rig| {
+            assert_eq!(rig.refused(line), "");
+            assert_eq!(rig.phase(), Phase::Finish);
+            assert_eq!(rig.count(Counter::ClientMalformed), 1);
+        });
+    }
+}
+
+#[test]
+fn a_large_value_streams_as_it_comes() {
+    let mut rig = Rig::new(Cut::Whole);
+    let head = b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$300000000\r\n";
+    rig.client(head).client(vec![b'x'; 100_000]);
+    assert_eq!(rig.up.len(), head.len() + 100_000, "nothing is held back");
+    assert!(rig.client_buf.is_empty());
+    assert_eq!(rig.wait(), Wait::Nothing, "a slow upload is no hang of the backend's");
+    rig.client(req("GET k").repeat(0));
+    let mut rig = Rig::new(Cut::Whole);
+    rig.client(req("GET k")).server("$300000000\r\n").server(vec![b'x'; 100_000]);
+    assert_eq!(rig.down.len(), 12 + 100_000);
+    assert!(rig.server_buf.is_empty());
+}
+
+#[test]
+fn a_rejected_value_is_discarded_and_answered_at_its_end() {
+    scenario(|rig| {
+        rig.passes(req("PING"), "+PONG\r\n").trip().forget();
+        let set =
+            [b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$20\r\n".to_vec(), vec![b'x'; 20], b"\r\n".to_vec()].concat();
+        rig.client(&set[..set.len() - 1]);
+        assert_eq!(rig.down(), "");
+        rig.client(&set[set.len() - 1..]);
+        assert_eq!(rejections(&rig.down()), 1);
+        assert_eq!(rig.up(), "");
+    });
+}
+
+#[test]
+fn every_resp3_type_passes_whatever_the_cut() {
+    let frames = [
+        "+OK\r\n",
+        "-ERR x\r\n",
+        ":-12\r\n",
+        "$5\r\nhello\r\n",
+        "$0\r\n\r\n",
+        "$-1\r\n",
+        "*-1\r\n",
+        "*0\r\n",
+        "_\r\n",
+        "#t\r\n",
+        ",3.14\r\n",
+        ",inf\r\n",
+        "(3492890328409238509324850943850943825024385\r\n",
+        "!5\r\nERR a\r\n",
+        "=8\r\ntxt:abcd\r\n",
+        "*2\r\n$1\r\na\r\n*2\r\n:1\r\n_\r\n",
+        "%2\r\n+a\r\n:1\r\n+b\r\n*0\r\n",
+        "~1\r\n:1\r\n",
+        "|1\r\n+ttl\r\n:3600\r\n$1\r\nv\r\n",
+        "*2\r\n|1\r\n+a\r\n+b\r\n:1\r\n:2\r\n",
+        "%0\r\n",
+        "|0\r\n+x\r\n",
+        "*1\r\n*1\r\n*1\r\n*1\r\n*0\r\n",
+    ];
+    for frame in frames {
+        scenario(|rig| {
+            rig.passes(reqs(&["GET k"]), frame);
+            assert_eq!(rig.count(Counter::Success), 1, "{frame:?}");
+            assert_eq!(rig.wait(), Wait::Nothing, "{frame:?}");
+        });
+    }
+    scenario(|rig| {
+        rig.client(req("GET k").repeat(frames.len())).server(frames.concat());
+        assert_eq!(rig.down(), frames.concat());
+        assert_eq!(rig.count(Counter::Success), frames.len() as u64);
+    });
+}
+
+#[test]
+fn pushes_answer_nobody() {
+    scenario(|rig| {
+        rig.client(reqs(&["GET a", "GET b"]));
+        rig.server(">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\na\r\n$1\r\n1\r\n>2\r\n$10\r\ninvalidate\r\n_\r\n");
+        assert_eq!(rig.count(Counter::Success), 1);
+        rig.server(">3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$2\r\nhi\r\n$1\r\n2\r\n");
+        assert_eq!(rig.count(Counter::Success), 2);
+        assert_eq!(rig.wait(), Wait::Nothing);
+    });
+}
+
+#[test]
+fn a_push_inside_an_exec_array_takes_no_slot() {
+    scenario(|rig| {
+        rig.passes(reqs(&["MULTI", "PUBLISH c x", "GET k"]), "+OK\r\n+QUEUED\r\n+QUEUED\r\n");
+        rig.passes(req("EXEC"), "*2\r\n>3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$1\r\nx\r\n:1\r\n_\r\n");
+        assert_eq!(rig.wait(), Wait::Nothing);
+        rig.passes(req("GET k"), "_\r\n");
+        assert_eq!(rig.count(Counter::Opaque), 0, "in step");
+        assert_eq!(rig.count(Counter::Success), 3, "GET queued, EXEC, GET");
+    });
+}
+
+#[test]
+fn unknown_framing_makes_a_plain_relay() {
+    for frame in ["$?\r\n;4\r\nabcd\r\n;0\r\n", "*?\r\n:1\r\n.\r\n", "^new\r\n"] {
+        broken_scenario(|rig| {
+            rig.client(req("GET k")).server(frame);
+            assert_eq!(rig.down(), frame);
+            assert_eq!(rig.phase(), Phase::Relay);
+            assert_eq!(rig.count(Counter::Opaque), 1);
+            rig.forget().client("anything").server("at all");
+            assert_eq!((rig.up(), rig.down()), ("anything".to_owned(), "at all".to_owned()));
+        });
+    }
+}
+
+#[test]
+fn nesting_beyond_the_bound_makes_a_plain_relay() {
+    let mut rig = Rig::new(Cut::Whole);
+    let deep = "*1\r\n".repeat(100_000);
+    rig.client(req("GET k")).server(&deep);
+    assert_eq!(rig.down(), deep);
+    assert_eq!(rig.count(Counter::Opaque), 1);
+}
+
+#[test]
+fn a_malformed_reply_is_one_failure_and_the_end() {
+    for frame in ["HTTP/1.1 400\r\n", "$abc\r\n", "*-2\r\n", "$3\r\nabcXX", "\0\0"] {
+        broken_scenario(|rig| {
+            rig.client(reqs(&["GET a", "GET b", "GET c"])).server(frame);
+            assert_eq!(rig.phase(), Phase::Abort, "{frame:?}");
+            assert_eq!(rig.count(Counter::Failure), 1);
+            assert_eq!(rig.count(Counter::Ignored), 3, "the connect and the other two");
+        });
+    }
+}
+
+#[test]
+fn a_long_error_is_classified_by_its_first_word() {
+    scenario(|rig| {
+        rig.passes(req("GET k"), format!("-LOADING {}\r\n", "x".repeat(300)));
+        rig.passes(req("GET k"), format!("!{}\r\nBUSY {}\r\n", 305, "x".repeat(300)));
+        assert_eq!(rig.run(), 2);
+        rig.passes(req("GET k"), format!("+{}\r\n", "\r\n".replace('\n', "").repeat(50)));
+        assert_eq!(rig.run(), 0);
+    });
+}

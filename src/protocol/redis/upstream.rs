@@ -1,0 +1,380 @@
+//! Replies: which request a frame answers, and what it says about the backend.
+//!
+//! Frames go out as they come. Held are at most the header of an array or push whose kind decides whether it is a
+//! reply at all, and the first bytes of an error.
+
+use std::time::{Duration, Instant};
+
+use super::command::Topic;
+use super::fifo::{Account, Effect, Entry, Expect, Owed};
+use super::reply::{Kind, Seen, Step, elements, push_kind};
+use super::session::{Block, Life, Link, Session};
+use crate::breaker::{CallKind, Fault, Generation, Verdict};
+use crate::protocol::Plan;
+
+/// The frame that is passing.
+#[derive(Debug, Default)]
+pub(super) struct Frame {
+    role: Role,
+    /// Its type byte.
+    first: u8,
+    /// It is an error.
+    failed: bool,
+    /// What an error in it says; none: success.
+    verdict: Option<Verdict>,
+    /// The last integer directly inside it: a confirmation's number of subscriptions.
+    count: Option<u64>,
+    /// It does not reach the client.
+    swallowed: bool,
+}
+
+/// What a frame is to the queue.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Role {
+    /// The reply to the head of the queue.
+    #[default]
+    Reply,
+    /// An attribute; the frame it belongs to follows.
+    Attribute,
+    /// Nobody's reply.
+    Push,
+    /// A confirmation of (un)subscribing that nobody waits for.
+    Notice(Topic, bool),
+    /// A confirmation that the head of the queue waits for.
+    Confirmation(Topic, bool),
+    /// An error that nobody waits for.
+    Stray,
+}
+
+/// What is known of the client's subscriptions, from the confirmations.
+#[derive(Debug, Default)]
+pub(super) struct Subscriptions {
+    channels: u64,
+    patterns: u64,
+    shards: u64,
+    /// RESP3 is spoken: pushes have a type of their own.
+    resp3: bool,
+    /// Confirmations may come that nobody waits for, because CLIENT REPLY kept their requests out of the queue.
+    pub(super) unannounced: bool,
+}
+
+impl Subscriptions {
+    /// After RESET.
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    fn any(&self) -> bool {
+        self.channels + self.patterns + self.shards > 0
+    }
+
+    fn of(&self, topic: Topic) -> u64 {
+        match topic {
+            Topic::Channels => self.channels,
+            Topic::Patterns => self.patterns,
+            Topic::Shards => self.shards,
+        }
+    }
+
+    /// A confirmation's count: of channels and patterns together, or of shard channels.
+    fn set(&mut self, topic: Topic, count: u64) {
+        match topic {
+            Topic::Channels => self.channels = count.saturating_sub(self.patterns),
+            Topic::Patterns => self.patterns = count.saturating_sub(self.channels),
+            Topic::Shards => self.shards = count,
+        }
+    }
+}
+
+/// Calls of one kind that succeeded, not yet reported.
+#[derive(Default)]
+struct Wins {
+    n: u64,
+    /// Of calls whose success says nothing.
+    hollow: u64,
+    generation: Generation,
+    start: Option<Instant>,
+}
+
+impl Session {
+    /// Takes in what the backend has sent.
+    pub(super) fn frames(&mut self, now: Instant, input: &[u8], plan: &mut Plan) {
+        let mut wins = Wins::default();
+        while matches!(self.life, Life::Relay(_)) {
+            let rest = input.get(plan.consumed()..).unwrap_or_default();
+            let Some(first) = rest.first() else { break };
+            if self.replies.at_value() {
+                if self.replies.at_boundary() {
+                    match self.fifo.head() {
+                        Some(Entry::Local(_)) => break,
+                        Some(Entry::Opaque) => {
+                            self.relay();
+                            break;
+                        }
+                        Some(Entry::Owed(_)) | None => {}
+                    }
+                }
+                let Some(role) = self.role(*first, rest) else { break };
+                let swallowed = role == Role::Reply
+                    && self.fifo.head_owed().is_some_and(|head| matches!(head.effect, Effect::Replace(_)));
+                self.frame =
+                    Frame { role, first: *first, failed: false, verdict: None, count: None, swallowed };
+                if role == Role::Reply && self.fifo.head().is_none() {
+                    // A reply that nobody asked for: the queue is wrong, and nothing may be put in between.
+                    self.relay();
+                    break;
+                }
+            }
+            match self.replies.step(rest) {
+                Step::Hold => break,
+                Step::Part { len, done, seen } => {
+                    match self.frame.swallowed {
+                        true => plan.drop(len),
+                        false => plan.forward(len),
+                    }
+                    self.see(&seen);
+                    if done {
+                        self.framed(now, &mut wins);
+                    }
+                }
+                Step::Unknown => {
+                    // What cannot be delimited cannot have anything put behind it.
+                    match self.fifo.has_local() {
+                        true => self.end(Life::Abort),
+                        false => self.relay(),
+                    }
+                }
+                Step::Broken => {
+                    self.report(now, &mut wins);
+                    self.broken(now);
+                }
+            }
+        }
+        self.report(now, &mut wins);
+        if matches!(self.life, Life::Opaque) {
+            plan.forward(input.len() - plan.consumed());
+        }
+    }
+
+    /// What the frame that begins here is; none: more bytes are needed to tell.
+    #[inline]
+    fn role(&mut self, first: u8, rest: &[u8]) -> Option<Role> {
+        let pushed = match first {
+            b'>' => true,
+            b'*' if !self.subscriptions.resp3 => {
+                let waits = matches!(
+                    self.fifo.head(),
+                    Some(Entry::Owed(Owed {
+                        expect: Expect::Confirmations { .. } | Expect::LeaveAll(_),
+                        ..
+                    }))
+                );
+                if !waits && !self.subscriptions.any() && !self.subscriptions.unannounced {
+                    return Some(Role::Reply);
+                }
+                false
+            }
+            b'|' => return Some(Role::Attribute),
+            b'-' if self.fifo.head().is_none() => return Some(Role::Stray),
+            _ => return Some(Role::Reply),
+        };
+        let other = if pushed { Role::Push } else { Role::Reply };
+        let (kind, parts) = match push_kind(rest) {
+            Kind::Partial => return None,
+            Kind::None => return Some(other),
+            Kind::Of(kind) => (kind, elements(rest)),
+        };
+        let (topic, leave) = match (kind, parts) {
+            (b"message" | b"smessage", Some(3)) | (b"pmessage", Some(4)) => return Some(Role::Push),
+            (b"subscribe", Some(3)) => (Topic::Channels, false),
+            (b"psubscribe", Some(3)) => (Topic::Patterns, false),
+            (b"ssubscribe", Some(3)) => (Topic::Shards, false),
+            (b"unsubscribe", Some(3)) => (Topic::Channels, true),
+            (b"punsubscribe", Some(3)) => (Topic::Patterns, true),
+            (b"sunsubscribe", Some(3)) => (Topic::Shards, true),
+            _ => return Some(other),
+        };
+        let waits = match self.fifo.head_owed().map(|head| head.expect) {
+            Some(Expect::Confirmations { topic: of, leave: leaving, .. }) => (of, leaving) == (topic, leave),
+            Some(Expect::LeaveAll(of)) => of == topic && leave,
+            Some(Expect::Reply) | None => false,
+        };
+        Some(if waits { Role::Confirmation(topic, leave) } else { Role::Notice(topic, leave) })
+    }
+
+    #[inline]
+    fn see(&mut self, seen: &Seen<'_>) {
+        match seen {
+            Seen::Nothing => {}
+            Seen::Integer { depth: 1, text } => {
+                self.frame.count = std::str::from_utf8(text).ok().and_then(|text| text.parse().ok());
+            }
+            Seen::Integer { .. } => {}
+            Seen::Error { depth: 0, text } => {
+                self.frame.failed = true;
+                self.frame.verdict = Some(self.settings.verdicts.verdict(text));
+                // The backend closes behind these; its end of file is then no second failure.
+                let last_words: [&[u8]; 4] =
+                    [b"UNBLOCKED", b"DENIED", b"ERR max number of clients", b"ERR Protocol error"];
+                self.dismissed |= last_words.iter().any(|words| text.starts_with(words));
+            }
+            Seen::Error { depth: 1, text } => {
+                let in_block = self.fifo.head_owed().is_some_and(|head| head.effect == Effect::Exec);
+                if in_block
+                    && let verdict @ Verdict::Failure(_) = self.settings.verdicts.verdict(text)
+                    && self.frame.verdict.is_none()
+                {
+                    self.frame.verdict = Some(verdict);
+                }
+            }
+            Seen::Error { .. } => {}
+        }
+    }
+
+    /// A frame has ended.
+    #[inline]
+    fn framed(&mut self, now: Instant, wins: &mut Wins) {
+        match self.frame.role {
+            Role::Reply => self.replied(now, wins),
+            Role::Attribute | Role::Push => {}
+            Role::Notice(topic, _) => self.subscribed(topic),
+            Role::Confirmation(topic, _) => {
+                self.subscribed(topic);
+                let none_left = self.subscriptions.of(topic) == 0;
+                let done = match self.fifo.head_owed().map(|head| &mut head.expect) {
+                    Some(Expect::Confirmations { left, .. }) => {
+                        *left = left.saturating_sub(1);
+                        *left == 0
+                    }
+                    Some(Expect::LeaveAll(_)) => none_left,
+                    Some(Expect::Reply) | None => false,
+                };
+                if done {
+                    self.replied(now, wins);
+                }
+            }
+            Role::Stray => self.strayed(now),
+        }
+    }
+
+    fn subscribed(&mut self, topic: Topic) {
+        if let Some(count) = self.frame.count {
+            self.subscriptions.set(topic, count);
+        }
+    }
+
+    /// The head of the queue has its reply.
+    #[inline]
+    fn replied(&mut self, now: Instant, wins: &mut Wins) {
+        self.grace = Duration::ZERO;
+        if self.frame.verdict.is_none()
+            && let Some((generation, start)) = self.fifo.take_ordinary()
+        {
+            return self.won(now, wins, generation, start);
+        }
+        let Some(owed) = self.fifo.take_one() else { return };
+        let verdict = self.frame.verdict.take().unwrap_or(Verdict::Success);
+        let hollow = verdict == Verdict::Success && !owed.conclusive;
+        if owed.effect != Effect::None {
+            self.take_effect(&owed);
+        }
+        let mut decides = false;
+        if owed.probe && !hollow && !self.probes.is_empty() {
+            decides = true;
+            self.report(now, wins);
+            self.probes.remove(0).permit.record(now, verdict.clone());
+        }
+        let Account::Call { generation, start } = owed.account else { return };
+        match verdict {
+            // The permit has said it all; said twice it would count twice.
+            _ if decides || hollow => wins.hollow += 1,
+            Verdict::Success if owed.timed => self.won(now, wins, generation, start),
+            Verdict::Success => self.lane.succeeded_untimed(now, generation, CallKind::Command),
+            Verdict::Ignored => wins.hollow += 1,
+            Verdict::Failure(_) => {
+                self.report(now, wins);
+                self.lane.permit_of(generation, CallKind::Command, start).record(now, verdict);
+            }
+        }
+    }
+
+    /// One more success, reported with others of the same admission.
+    #[inline]
+    fn won(&self, now: Instant, wins: &mut Wins, generation: Generation, start: Instant) {
+        if wins.generation != generation || wins.start != Some(start) {
+            self.report(now, wins);
+            (wins.generation, wins.start) = (generation, Some(start));
+        }
+        wins.n += 1;
+    }
+
+    /// What a reply changes.
+    fn take_effect(&mut self, owed: &Owed) {
+        match &owed.effect {
+            Effect::None | Effect::Exec | Effect::Leave => {}
+            Effect::Hello => {
+                if !self.frame.failed {
+                    self.subscriptions.resp3 = self.frame.first == b'%';
+                }
+            }
+            Effect::Reset => {
+                if !self.frame.failed {
+                    self.subscriptions.clear();
+                }
+            }
+            Effect::Multi(number) => {
+                // NOAUTH, say: no transaction was opened, and what follows is not part of one.
+                if self.frame.failed
+                    && matches!(self.block, Block::Open { number: open, .. } if open == *number)
+                {
+                    self.block = Block::None;
+                }
+            }
+            Effect::Pause(until) => {
+                if !self.frame.failed {
+                    self.settings.pause(Some(*until));
+                }
+            }
+            Effect::Unpause => {
+                if !self.frame.failed {
+                    self.settings.pause(None);
+                }
+            }
+            Effect::Replace(local) => self.fifo.answer_first((**local).clone()),
+        }
+    }
+
+    /// An error that nobody waits for: the backend refuses the connection, or the queue is wrong.
+    fn strayed(&mut self, now: Instant) {
+        let verdict = self.frame.verdict.take().unwrap_or(Verdict::Success);
+        match (&verdict, &self.life) {
+            (Verdict::Failure(_), Life::Relay(Link::Fresh(generation))) => match self.probes.is_empty() {
+                false => self.probes.remove(0).permit.record(now, verdict),
+                true => self.failed_at_birth(now, *generation, verdict),
+            },
+            _ if self.dismissed => {}
+            _ => self.relay(),
+        }
+    }
+
+    /// The backend has broken the protocol: a failure of the call it was to answer.
+    fn broken(&mut self, now: Instant) {
+        if self.fifo.requests() > 0 {
+            self.fail(now, Fault::Malformed);
+        }
+        self.end(Life::Abort);
+    }
+
+    #[inline]
+    fn report(&self, now: Instant, wins: &mut Wins) {
+        if wins.hollow > 0 {
+            self.lane.ignored(wins.hollow);
+            wins.hollow = 0;
+        }
+        if let (1.., Some(start)) = (wins.n, wins.start) {
+            let duration = now.saturating_duration_since(start);
+            self.lane.succeeded(now, wins.generation, CallKind::Command, duration, wins.n);
+            wins.n = 0;
+        }
+    }
+}
