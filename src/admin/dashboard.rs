@@ -32,11 +32,7 @@ const IMAGE: &str = "image/svg+xml";
 
 macro_rules! asset {
     ($name:literal, $content_type:expr) => {
-        Asset {
-            name: $name,
-            content_type: $content_type,
-            text: include_str!(concat!("dashboard/", $name)),
-        }
+        Asset { name: $name, content_type: $content_type, text: include_str!(concat!("dashboard/", $name)) }
     };
 }
 

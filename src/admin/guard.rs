@@ -103,9 +103,7 @@ impl Guard {
             check_origin(&request.headers, host.as_ref())?;
         }
         match &self.access.token {
-            Some(token) if !is_public(request.uri.path()) => {
-                check_token(&request.headers, token)
-            }
+            Some(token) if !is_public(request.uri.path()) => check_token(&request.headers, token),
             _ => Ok(()),
         }
     }

@@ -2,6 +2,8 @@
 
 mod access;
 mod audit;
+mod dashboard;
+mod events;
 mod port;
 mod scrape;
 

@@ -11,8 +11,8 @@ const dark = matchMedia("(prefers-color-scheme: dark)");
 const style = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
 /**
- * A chart in `host`. `series`: { key, label, color (a CSS variable), dash, fill }. `format` writes values.
- * `tiny` leaves out axes, legend and cursor.
+ * A chart in `host`. `series`: { key, label, color (a CSS variable), dash, fill, quiet }: a quiet one is drawn only
+ * where it is not zero, so that no red line runs along the bottom of a healthy chart. `format` writes values. `tiny` leaves out axes, legend and cursor.
  */
 export class Chart {
   #host;
@@ -34,7 +34,7 @@ export class Chart {
   /** Draws the columns up to `now`. `states` shade the time when calls were rejected. */
   update(columns, states, now) {
     this.#states = states;
-    this.#data = [columns.at, ...this.#options.series.map(({ key }) => columns[key])];
+    this.#data = [columns.at, ...this.#options.series.map(({ key, quiet }) => (quiet ? events(columns[key]) : columns[key]))];
     if (!this.#plot) this.#rebuild();
     if (!this.#plot) return;
     this.#plot.batch(() => {
@@ -67,13 +67,13 @@ export class Chart {
     const { height, series, format, tiny } = this.#options;
     const [ink, line] = [style("--muted"), style("--line")];
     const axis = { stroke: ink, grid: { stroke: line, width: 1 }, ticks: { show: false }, font: "11px system-ui, sans-serif" };
-    const time = { ...axis, grid: { show: false }, space: 70, size: 24, values: (_, times) => times.map(minutes) };
+    const time = { ...axis, grid: { show: false }, incrs: [60, 120, 300], space: 44, size: 24, values: (_, times) => times.map(minutes) };
     const value = { ...axis, size: AXIS, gap: 6, space: 32, values: (_, ticks) => ticks.map(format) };
     return {
       width,
       height,
       padding: tiny ? [2, 0, 2, 0] : [8, 8, 0, 0],
-      legend: { show: !tiny, markers: { width: 2 } },
+      legend: { show: !tiny, markers: { width: 2, dash: (_, index) => (series[index - 1]?.dash ? "dashed" : "solid") } },
       cursor: tiny ? { show: false } : { sync: { key: "time" }, drag: { x: false, y: false }, points: { size: 6 } },
       select: { show: false },
       scales: {
@@ -87,7 +87,7 @@ export class Chart {
     };
   }
 
-  #line({ label, color, dash, fill }) {
+  #line({ label, color, dash, fill, quiet }) {
     const stroke = style(color);
     const { format, tiny } = this.#options;
     return {
@@ -97,7 +97,7 @@ export class Chart {
       dash,
       fill: fill ? `${stroke}22` : undefined,
       points: { show: false },
-      value: (_, value) => format(value),
+      value: (_, value) => format(quiet ? (value ?? 0) : value),
     };
   }
 
@@ -114,3 +114,7 @@ export class Chart {
 }
 
 const minutes = (at) => new Date(at * 1e3).toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" });
+
+/** Zeros between zeros as gaps. */
+const events = (values) =>
+  values.map((value, index) => (value === 0 && !values[index - 1] && !values[index + 1] ? null : value));

@@ -16,8 +16,8 @@ const CHARTS = [
     floor: 4,
     series: [
       { key: "calls", label: "calls", color: "--calls", fill: true },
-      { key: "failures", label: "failures", color: "--failures" },
-      { key: "rejections", label: "rejections", color: "--rejections", dash: [6, 4] },
+      { key: "failures", label: "failures", color: "--failures", quiet: true },
+      { key: "rejections", label: "rejections", color: "--rejections", dash: [6, 4], quiet: true },
     ],
   },
   {
@@ -123,9 +123,9 @@ export class Detail {
         h("section", { class: "card story" }, parts.whyTitle, parts.why),
         h("section", { class: "card history" }, h("h3", {}, "The last five minutes"), parts.timeline.strip,
           CHARTS.map(({ title }, index) => h("figure", {}, h("figcaption", {}, title), hosts[index]))),
-        h("section", { class: "card" }, h("h3", {}, "State changes"), parts.timeline.list),
-        h("section", { class: "card" }, h("h3", {}, "Failures by cause"), parts.causes),
-        h("section", { class: "card" }, h("h3", {}, "Since the start"), parts.totals)),
+        h("section", { class: "card changed" }, h("h3", {}, "State changes"), parts.timeline.list),
+        h("section", { class: "card caused" }, h("h3", {}, "Failures by cause"), parts.causes),
+        h("section", { class: "card totals" }, h("h3", {}, "Since the start"), parts.totals)),
     );
     parts.charts = CHARTS.map((chart, index) => new Chart(hosts[index], { height: 132, ...chart }));
     offers()

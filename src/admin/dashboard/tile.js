@@ -6,8 +6,8 @@ import { MODE_WORDS, STATE_WORDS, duration, millis, rate } from "./format.js";
 
 const SPARK = [
   { key: "calls", label: "calls", color: "--calls", fill: true },
-  { key: "rejections", label: "rejections", color: "--rejections", dash: [3, 3] },
-  { key: "failures", label: "failures", color: "--failures" },
+  { key: "rejections", label: "rejections", color: "--rejections", dash: [3, 3], quiet: true },
+  { key: "failures", label: "failures", color: "--failures", quiet: true },
 ];
 
 export class Tile {

@@ -190,3 +190,6 @@ fn push<T>(deque: &mut VecDeque<T>, item: T, max: usize) {
 fn round(value: f64) -> f64 {
     (value * 1e3).round() / 1e3
 }
+
+#[cfg(test)]
+mod tests;
