@@ -21,7 +21,7 @@ const DRAWN: &str = "document.querySelector('canvas') !== null \
      && document.querySelector('#link').dataset.state === 'live' \
      && document.querySelector('.figures dd').textContent !== '–'";
 
-const DESKTOP: Look = Look { width: 1440, height: 1180, scale: 1.0, dark: false };
+const DESKTOP: Look = Look { width: 1280, height: 1000, scale: 1.0, dark: false };
 const PHONE: Look = Look { width: 390, height: 844, scale: 2.0, dark: false };
 
 #[tokio::main]
@@ -79,7 +79,7 @@ async fn main() {
         ("dashboard-recovered.png", &proxy, "#sessions", DESKTOP),
         ("dashboard-phone.png", &proxy, "#cache", Look { dark: true, ..PHONE }),
         ("dashboard-phone-board.png", &proxy, "#all", PHONE),
-        ("dashboard-fifty.png", &fifty, "", Look { height: 1000, ..DESKTOP }),
+        ("dashboard-fifty.png", &fifty, "", DESKTOP),
     ] {
         let picture = look.at(&browser, &format!("http://{}/{hash}", proxy.admin())).await;
         std::fs::write(directory.join(file), &picture).expect("a picture");
@@ -111,6 +111,7 @@ impl Look {
             "width": self.width, "height": self.height, "deviceScaleFactor": self.scale, "mobile": self.width < 500,
         });
         browser.devtools("Emulation.setDeviceMetricsOverride", metrics).await;
+        browser.devtools("Emulation.setScrollbarsHidden", json!({"hidden": true})).await;
         // From elsewhere, or an address that differs in its fragment alone would not be loaded anew.
         browser.open("about:blank").await;
         browser.open(url).await;
