@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use super::error::Error;
 use super::guard::{Guard, Peer};
 use super::view::{Breaker, Health, Metrics, Status, Summary};
-use super::{Readiness, State};
+use super::{Readiness, State, dashboard, events};
 use crate::backends::Backend;
 use crate::breaker::{self, Mode};
 use crate::clock::Moment;
@@ -43,7 +43,11 @@ type All = Shared<Arc<State>>;
 pub(super) fn router(state: Arc<State>, guard: Guard) -> Router {
     let guard = Arc::new(guard);
     Router::new()
-        .route("/", get(index))
+        .route("/", get(dashboard::page))
+        .route("/assets/{*name}", get(dashboard::asset))
+        .route("/api/v1", get(index))
+        .route("/api/v1/events", get(events::events))
+        .route("/api/v1/history", get(events::history))
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .route("/health", get(health))
@@ -64,7 +68,8 @@ pub(super) fn router(state: Arc<State>, guard: Guard) -> Router {
         .with_state(state)
 }
 
-/// What holds for every request: the guard, the time limit, and that no cache may keep the answer.
+/// What holds for every request: the guard, the time limit up to the head of the answer, and that no cache may keep
+/// what does not say otherwise.
 async fn frame(guard: Arc<Guard>, request: Request, next: Next) -> Response {
     let (parts, body) = request.into_parts();
     let verdict = match parts.extensions.get::<Peer>() {
@@ -81,7 +86,7 @@ async fn frame(guard: Arc<Guard>, request: Request, next: Next) -> Response {
         }
     };
     let headers = response.headers_mut();
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }
@@ -98,7 +103,9 @@ async fn index() -> Json<Value> {
             "/api/v1/circuit-breaker/status",
             "/api/v1/circuit-breaker/status/{name}",
             "/api/v1/circuit-breaker/metrics",
+            "/api/v1/history",
         ],
+        "stream": ["/api/v1/events"],
         "post": [
             "/api/v1/circuit-breaker/reset/{name}",
             "/api/v1/circuit-breaker/reset-all",
@@ -163,12 +170,7 @@ async fn status_of(Shared(state): All, name: Name) -> Answer<Json<Breaker>> {
 }
 
 async fn detailed(Shared(state): All) -> Json<Metrics> {
-    let moment = state.clock.read();
-    let views = state.backends.iter().map(|backend| {
-        let snapshot = backend.gate.snapshot(moment.now);
-        (backend.as_ref(), snapshot, backend.gate.history())
-    });
-    Json(Metrics::new(views, &moment))
+    Json(whole_metrics(&state))
 }
 
 async fn reset(Shared(state): All, Extension(peer): Extension<Peer>, name: Name) -> Answer<Json<Breaker>> {
@@ -301,12 +303,21 @@ fn find(state: &State, name: Name) -> Answer<&Arc<Backend>> {
     })
 }
 
-fn view(backend: &Backend, moment: &Moment) -> (breaker::State, Breaker) {
+pub(super) fn view(backend: &Backend, moment: &Moment) -> (breaker::State, Breaker) {
     let snapshot = backend.gate.snapshot(moment.now);
     (snapshot.state, Breaker::new(backend, &snapshot, moment))
 }
 
-fn whole_status(state: &State) -> Status {
+pub(super) fn whole_status(state: &State) -> Status {
     let moment = state.clock.read();
     Status::new(state.backends.iter().map(|backend| view(backend, &moment)))
+}
+
+pub(super) fn whole_metrics(state: &State) -> Metrics {
+    let moment = state.clock.read();
+    let views = state.backends.iter().map(|backend| {
+        let snapshot = backend.gate.snapshot(moment.now);
+        (backend.as_ref(), snapshot, backend.gate.history())
+    });
+    Metrics::new(views, &moment)
 }

@@ -2,6 +2,8 @@
 
 mod access;
 mod audit;
+mod dashboard;
+mod events;
 mod port;
 mod scrape;
 
@@ -546,7 +548,7 @@ async fn answers_are_not_cached() {
 #[tokio::test]
 async fn the_index_lists_routes_that_exist() {
     let state = state();
-    let index = get(&state, "/").await.json();
+    let index = get(&state, "/api/v1").await.json();
     for (method, status) in [("get", 200), ("post", 200)] {
         for path in index[method].as_array().unwrap() {
             let path = path.as_str().unwrap().replace("{name}", "cache");

@@ -14,7 +14,7 @@ use super::reject::Local;
 use super::reply::Replies;
 use super::request::Body;
 use super::upstream::{Frame, Subscriptions};
-use crate::breaker::{CallKind, Fault, Generation, Verdict};
+use crate::breaker::{CallKind, Fault, Generation, Mode, State, Verdict};
 use crate::gate::{Lane, Permit, Rejection};
 use crate::metrics::Counter;
 use crate::protocol::{self, Phase, Plan, Target, Wait};
