@@ -452,6 +452,9 @@ impl Session {
             self.queue.launch(flight);
             self.client.run = Run::Inside;
         }
+        if tag == b'E' {
+            self.queue.executes();
+        }
         if let Some(name) = passing_name {
             self.client.names.remove(&name);
         }

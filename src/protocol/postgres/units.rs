@@ -53,6 +53,8 @@ pub(super) struct Flight {
     pub(super) pending: u32,
     /// How many of these stood before the last Flush: the backend owes their answers although the run is not whole.
     pub(super) flushed: u32,
+    /// An Execute is among them, or was.
+    pub(super) executed: bool,
     /// A simple one that stands within an extended run, and is skipped if that fails.
     pub(super) within: bool,
     /// It is a COPY under way.
@@ -75,6 +77,7 @@ impl Flight {
             entangled,
             pending: 0,
             flushed: 0,
+            executed: false,
             within: false,
             copying: false,
             failed: false,
@@ -278,6 +281,14 @@ impl Queue {
         }
     }
 
+    /// An Execute has been added to the run that is being sent.
+    #[inline]
+    pub(super) fn executes(&mut self) {
+        if let Some(tail) = self.tail() {
+            tail.executed = true;
+        }
+    }
+
     /// A Flush has come.
     pub(super) fn flush(&mut self) {
         if let Some(Entry::Flight(flight)) = self.entries.back_mut()
@@ -341,6 +352,7 @@ impl Queue {
                 ledger.ignore(skipped.account);
                 if let (true, Some(head)) = (extended, self.head()) {
                     head.whole = skipped.whole;
+                    head.executed |= skipped.executed;
                     head.ends_before += skipped.ends_before;
                     head.ends_after += skipped.ends_after;
                 }
@@ -350,7 +362,10 @@ impl Queue {
 
     /// The client has sent CopyDone or CopyFail before the server asked for data.
     pub(super) fn copy_ended_early(&mut self) {
-        if let Some(tail) = self.tail() {
+        // Before an Execute there is no COPY that it could end, and the server ignores it.
+        if let Some(tail) = self.tail()
+            && (tail.whole || tail.executed || tail.kind == Kind::Simple)
+        {
             let ends = if tail.whole { &mut tail.ends_after } else { &mut tail.ends_before };
             *ends = ends.saturating_add(1);
         }
@@ -399,6 +414,7 @@ impl Queue {
                     ledger.ignore(next.account);
                     if let Some(head) = self.head() {
                         head.whole = next.whole;
+                        head.executed = next.executed;
                         head.pending = head.pending.saturating_add(next.pending);
                         head.ends_before = next.ends_before;
                         head.ends_after = next.ends_after;

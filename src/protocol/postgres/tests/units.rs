@@ -282,6 +282,20 @@ fn leftover_copy_data_after_an_error_is_nobodys() {
 }
 
 #[test]
+fn copy_ends_before_an_execute_end_no_copy() {
+    let run = [parse("", "COPY t FROM STDIN"), copy_done(), copy_fail(), bind(""), execute(), sync()].concat();
+    let asked = [m(b'1', b""), m(b'2', b""), m(b'G', &[0, 0, 0])].concat();
+    let end = session(&[
+        Client(run),
+        Server(asked),
+        Client([copy_data(b"1"), copy_done(), sync()].concat()),
+        Server([complete("COPY 1"), z('I')].concat()),
+        Waits(Wait::Nothing),
+    ]);
+    assert_eq!((calls(&end), end.count(Counter::Opaque)), ((1, 0, 0), 0));
+}
+
+#[test]
 fn copy_fail_is_the_users_own_cancel() {
     let mut steps = Vec::new();
     for _ in 0..10 {
