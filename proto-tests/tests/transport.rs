@@ -253,6 +253,24 @@ fn a_client_that_writes_its_whole_pipeline_first_is_served() {
 }
 
 #[test]
+fn a_pipeline_of_transactions_that_is_written_first_is_served() {
+    const BLOCKS: usize = 80_000;
+    let value = "v".repeat(200);
+    let redis = Redis::start();
+    let proxy = Setup::default().redis("cache", redis.addr(), "").start();
+    let mut client = Client::connect(proxy.addr("cache"));
+    assert_eq!(client.call(&["SET", "k", &value]), Reply::simple("OK"));
+    let block = [command(&["MULTI"]), command(&["GET", "k"]), command(&["EXEC"])].concat();
+    client.send(&block.repeat(BLOCKS));
+    let expected = format!("+OK\r\n+QUEUED\r\n*1\r\n$200\r\n{value}\r\n");
+    for _ in 0..BLOCKS {
+        client.expect(expected.as_bytes());
+    }
+    assert_small(&proxy);
+    proxy.stop();
+}
+
+#[test]
 fn a_million_rejections_for_a_client_that_writes_first_are_a_number_not_a_buffer() {
     const CALLS: usize = 1_000_000;
     let redis = Redis::start();
