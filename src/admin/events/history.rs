@@ -63,7 +63,8 @@ struct Story {
     protocol: &'static str,
     listen: String,
     upstream: String,
-    failure_threshold: u32,
+    /// Null if it is off.
+    failure_threshold: Option<u32>,
     /// `[unix seconds, state]`, oldest first.
     states: Vec<(f64, &'static str)>,
     samples: Columns,
@@ -126,7 +127,7 @@ impl History {
             protocol: config.protocol.label(),
             listen: config.listen.to_string(),
             upstream: config.upstream.to_string(),
-            failure_threshold: config.breaker.failure_threshold,
+            failure_threshold: config.breaker.failure_threshold.into(),
             states: track.map(|track| track.states.iter().copied().collect()).unwrap_or_default(),
             samples: track.map(|track| Columns::of(&track.samples)).unwrap_or_default(),
         }
