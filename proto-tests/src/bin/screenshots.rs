@@ -22,7 +22,7 @@ const DRAWN: &str = "document.querySelector('canvas') !== null \
      && document.querySelector('.figures dd').textContent !== '–'";
 
 const DESKTOP: Look = Look { width: 1280, height: 1000, scale: 1.0, dark: false };
-const PHONE: Look = Look { width: 390, height: 844, scale: 2.0, dark: false };
+const PHONE: Look = Look { width: 390, height: 844, scale: 2.0, dark: true };
 
 #[tokio::main]
 async fn main() {
@@ -77,8 +77,7 @@ async fn main() {
         ("dashboard.png", &proxy, "", DESKTOP),
         ("dashboard-dark.png", &proxy, "", Look { dark: true, ..DESKTOP }),
         ("dashboard-recovered.png", &proxy, "#sessions", DESKTOP),
-        ("dashboard-phone.png", &proxy, "#cache", Look { dark: true, ..PHONE }),
-        ("dashboard-phone-board.png", &proxy, "#all", PHONE),
+        ("dashboard-phone.png", &proxy, "#cache", PHONE),
         ("dashboard-fifty.png", &fifty, "", DESKTOP),
     ] {
         let picture = look.at(&browser, &format!("http://{}/{hash}", proxy.admin())).await;

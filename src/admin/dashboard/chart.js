@@ -72,7 +72,7 @@ export class Chart {
     return {
       width,
       height,
-      padding: tiny ? [2, 0, 2, 0] : [8, 8, 0, 0],
+      padding: tiny ? [2, 0, 2, 0] : [8, 18, 0, 0],
       legend: { show: !tiny, markers: { width: 2, dash: (_, index) => (series[index - 1]?.dash ? "dashed" : "solid") } },
       cursor: tiny ? { show: false } : { sync: { key: "time" }, drag: { x: false, y: false }, points: { size: 6 } },
       select: { show: false },
@@ -82,7 +82,7 @@ export class Chart {
         y: { range: (_, __, max) => [0, Math.max(max * 1.12 || 0, this.#options.floor ?? 1)] },
       },
       axes: [tiny ? { show: false } : time, tiny ? { show: false } : value],
-      series: [{ value: (_, at) => (at ? new Date(at * 1e3).toLocaleTimeString("en-GB") : "") }, ...series.map((one) => this.#line(one))],
+      series: [{ label: "at", value: (_, at) => (at ? new Date(at * 1e3).toLocaleTimeString("en-GB") : "") }, ...series.map((one) => this.#line(one))],
       hooks: { drawClear: [(plot) => this.#shade(plot)] },
     };
   }

@@ -29,7 +29,7 @@ export class Timeline {
       const span = this.strip.children[index];
       span.style.left = `${(100 * (from - start)) / WINDOW}%`;
       span.style.width = `${100 * share}%`;
-      setText(span.firstChild, share > 0.12 ? STATE_WORDS[state] : "");
+      setText(span.firstChild, share > 0.18 ? STATE_WORDS[state] : "");
     });
     this.#list(backend, now);
   }

@@ -72,7 +72,7 @@ function evidence(outcomes) {
   return h(
     "details",
     { class: "evidence", open: true },
-    h("summary", {}, `The evidence: its last ${plural(outcomes.length, "outcome")}`),
+    h("summary", {}, outcomes.length === 1 ? "The evidence: one call" : `The evidence: the last ${count(outcomes.length)} calls`),
     h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Evidence" },
       h("table", {}, h("thead", {}, h("tr", {}, head)), h("tbody", {}, rows))),
   );
