@@ -232,6 +232,24 @@ fn the_users_own_errors_never_trip() {
 }
 
 #[test]
+fn clients_that_leave_at_the_password_prompt_never_trip() {
+    let postgres = Postgres::start();
+    let proxy = proxy_for(&postgres, "failure-threshold=1");
+    for user in ["md5_user", "scram_user"] {
+        // As with a prompt, psql closes its connection before it asks; only here it may not.
+        let mut psql = psql(proxy.addr("db"), "SELECT 1");
+        psql.args(["-U", user, "--no-password"]).env_remove("PGPASSWORD").env("PGPASSFILE", "/dev/null");
+        assert!(String::from_utf8_lossy(&run(&mut psql).stderr).contains("no password supplied"));
+    }
+    eventually("both calls to be ignored", || match proxy.figure("db", "ignored_calls") {
+        2 => Ok(()),
+        n => Err(format!("{n}")),
+    });
+    assert_eq!((proxy.state("db").as_str(), proxy.figure("db", "failed_calls")), ("closed", 0));
+    proxy.stop();
+}
+
+#[test]
 fn sessions_that_end_with_a_fast_shutdown_count_only_where_a_query_was_running() {
     let mut postgres = Postgres::start();
     let proxy = proxy_for(&postgres, "");

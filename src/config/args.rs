@@ -111,7 +111,15 @@ impl Args for Flags {
                 .help(setting.help_text())
                 .help_heading(setting.group.heading());
             // `--failure-threshold -1` is a value out of range, not an unknown flag.
-            let number = matches!(setting.kind, Kind::Count { .. } | Kind::Span { .. });
+            let number = matches!(
+                setting.kind,
+                Kind::Count { .. }
+                    | Kind::Limit { .. }
+                    | Kind::Share { .. }
+                    | Kind::Factor { .. }
+                    | Kind::Window { .. }
+                    | Kind::Span { .. }
+            );
             command = command.arg(arg.allow_negative_numbers(number));
         }
         command

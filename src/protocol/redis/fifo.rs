@@ -12,8 +12,9 @@ use crate::breaker::Generation;
 /// Above so many entries, calls that differ only in the time of their admission share an entry: their durations
 /// blur, the memory does not grow.
 const BLUR_ABOVE: usize = 1024;
-/// More unlike requests in flight than this, and the client is one that writes and never reads.
-pub(super) const ENTRIES_MAX: usize = 64 * 1024;
+/// More unlike requests in flight than this, and the client is one that writes and never reads. A transaction is three
+/// entries, and some drivers write a pipeline of tens of thousands before they read.
+pub(super) const ENTRIES_MAX: usize = 256 * 1024;
 
 /// The queue of one connection.
 #[derive(Debug, Default)]
@@ -115,13 +116,18 @@ impl Owed {
         matches!(self.patience, Patience::Own(_) | Patience::Forever)
     }
 
-    /// Whether it may be counted together with another of its kind.
-    fn plain(&self) -> bool {
+    /// Whether it may be counted together with another of its kind: a pipeline of scripts is one entry too. A
+    /// blocking command may not, for its timeout is its own and found only later.
+    fn common(&self) -> bool {
         self.expect == Expect::Reply
             && self.effect == Effect::None
-            && self.patience == Patience::Response
-            && self.timed
+            && (self.timed || self.patience == Patience::Unbounded)
             && !self.probe
+    }
+
+    /// Whether it is a call like most.
+    fn plain(&self) -> bool {
+        self.common() && self.timed && self.patience == Patience::Response
     }
 }
 
@@ -170,9 +176,10 @@ impl Fifo {
     pub(super) fn owe(&mut self, owed: Owed) {
         self.requests += owed.n;
         let blur = self.entries.len() > BLUR_ABOVE;
-        if owed.plain()
+        if owed.common()
             && let Some(Entry::Owed(tail)) = self.entries.back_mut()
-            && tail.plain()
+            && tail.common()
+            && tail.patience == owed.patience
             && tail.conclusive == owed.conclusive
             && same(tail.account, owed.account, blur)
         {

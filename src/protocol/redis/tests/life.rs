@@ -324,10 +324,27 @@ fn a_client_that_never_reads_costs_bounded_memory() {
     let entries = rig.session().fifo.owed().count();
     assert!(entries < 2000, "{entries} entries");
     let mut rig = Rig::new(Cut::Whole);
-    for _ in 0..100_000 {
+    for _ in 0..200_000 {
         rig.client(reqs(&["BLPOP k 0", "HELLO"]));
         rig.up.clear();
     }
     let entries = rig.session().fifo.owed().count();
     assert!(entries <= crate::protocol::redis::fifo::ENTRIES_MAX, "{entries} entries");
+}
+
+#[test]
+fn a_pipeline_of_one_kind_of_command_is_one_entry() {
+    for command in ["EVALSHA x 0", "PUBLISH a b", "SELECT 1", "GET k"] {
+        let mut rig = Rig::new(Cut::Whole);
+        rig.client(req(command).repeat(1000));
+        assert_eq!(rig.session().fifo.owed().count(), 1, "{command}");
+        rig.server("+OK\r\n".repeat(999));
+        assert!(rig.session().fifo.requests() == 1, "{command}");
+        rig.server("+OK\r\n").vanish();
+        let totals = rig.totals();
+        assert_eq!((totals.calls(), totals.in_flight()), (1001, 0), "{command}, and the connection");
+    }
+    let mut rig = Rig::new(Cut::Whole);
+    rig.client(reqs(&["EVAL x 0", "BLPOP k 5", "EVAL x 0", "BLPOP k 7"])).server("$-1\r\n");
+    assert_eq!(rig.wait(), Wait::Backend(RESPONSE + Duration::from_secs(5)), "each waits its own time");
 }
