@@ -134,18 +134,16 @@ impl<S: Session> Driver<S> {
 
     /// Moves the connection until it ends.
     pub async fn run(mut self) {
-        if self.tls.as_ref().is_some_and(|tls| tls.is_immediate()) && !Box::pin(self.secure()).await {
-            return;
-        }
+        let mut immediate = self.tls.as_ref().is_some_and(|tls| tls.is_immediate());
         loop {
-            match poll_fn(|cx| self.poll_relay(cx)).await {
+            let next = match std::mem::take(&mut immediate) {
+                true => Ok(Next::Secure),
+                false => poll_fn(|cx| self.poll_relay(cx)).await,
+            };
+            match next {
                 Ok(Next::Dial(target)) => Box::pin(self.dial(target)).await,
-                Ok(Next::Secure) => {
-                    if !Box::pin(self.secure()).await {
-                        return;
-                    }
-                }
-                Ok(Next::Finish) => return Box::pin(self.finish()).await,
+                Ok(Next::Secure) if Box::pin(self.secure()).await => {}
+                Ok(Next::Secure | Next::Finish) => return Box::pin(self.finish()).await,
                 Ok(Next::Abort) => return self.client.socket.reset_on_close(),
                 Err(ClientGone) => return,
             }
@@ -199,7 +197,10 @@ impl<S: Session> Driver<S> {
                 return true;
             }
             Err(Some(tls::Refused { silent: true, .. })) => return false,
-            Err(Some(tls::Refused { error, .. })) => error,
+            Err(Some(tls::Refused { error, socket, .. })) => {
+                self.client.socket = socket;
+                error
+            }
             Err(None) => io::ErrorKind::TimedOut.into(),
         };
         self.lane.add(Counter::ClientTlsFailed, 1);

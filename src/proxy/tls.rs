@@ -86,6 +86,8 @@ pub struct LoadError {
 pub struct Refused {
     /// Why.
     pub error: io::Error,
+    /// Its connection, on which nothing but an alert has been sent.
+    pub socket: Socket,
     /// It closed without a byte: a load balancer's health check.
     pub silent: bool,
 }
@@ -192,12 +194,12 @@ impl Store {
     pub async fn accept(&self, socket: Socket, early: Vec<u8>) -> Result<Socket, Refused> {
         let current = self.current();
         let Some(config) = &current.server else {
-            return Err(Refused { error: io::ErrorKind::Unsupported.into(), silent: false });
+            return Err(Refused { error: io::ErrorKind::Unsupported.into(), socket, silent: false });
         };
         let heard = !early.is_empty();
         match TlsAcceptor::from(config.clone()).accept(Inner { socket, early, heard }).into_fallible().await {
             Ok(stream) => Ok(Socket::Tls(Box::new(Stream(stream.into())))),
-            Err((error, inner)) => Err(Refused { error, silent: !inner.heard }),
+            Err((error, inner)) => Err(Refused { error, silent: !inner.heard, socket: inner.socket }),
         }
     }
 

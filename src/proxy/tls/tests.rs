@@ -231,7 +231,7 @@ async fn a_backlog_is_not_empty_before_the_last_encrypted_byte_has_left() {
     let server = store(redis(), accepting(folder.issue("server", "server.test"), None));
     let client = store(redis(), dialling(Verify::Nothing, None, None));
     let (mut a, mut b) = connected(&server, &client).await;
-    let payload: Vec<u8> = (0..4_000_000u32).map(|n| (n * 31 >> 3) as u8).collect();
+    let payload: Vec<u8> = (0..4_000_000u32).map(|n| ((n * 31) >> 3) as u8).collect();
     let mut backlog = Backlog::default();
     // More and more, until the socket is full and the TLS connection holds something back.
     let mut sent = 0;
