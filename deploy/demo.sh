@@ -173,8 +173,7 @@ check "psql SELECT 6 * 7" "$(db 'SELECT 6 * 7')" 42
 check "breakers" "$(status cache state), $(status db state)" "closed, closed"
 
 title "2. Redis dies (kill -9): exactly five failures open the breaker"
-kill -KILL "$redis_pid"
-wait "$redis_pid" 2>/dev/null || true
+{ kill -KILL "$redis_pid" && wait "$redis_pid"; } 2>/dev/null || true
 redis_pid=
 for n in 1 2 3 4 5; do
     check "state before call $n" "$(status cache state)" closed
@@ -188,7 +187,7 @@ quote <<<"$answer"
 says "$answer" "CIRCUITOPEN backend 'cache' is open (connection refused, 5 consecutive failures); retry after "
 rejections=2000
 started=${EPOCHREALTIME/./}
-answers=$(yes 'GET greeting' | head -n $rejections | redis-cli -p "$cache_port" 2>&1 | grep -c '^CIRCUITOPEN ' || true)
+answers=$(redis-cli -p "$cache_port" -r $rejections GET greeting 2>&1 | grep -c '^CIRCUITOPEN ' || true)
 each=$(((${EPOCHREALTIME/./} - started) / rejections))
 check "rejections on one connection" "$answers" $rejections
 say "  each took $each µs, redis-cli's own work included"
@@ -205,6 +204,7 @@ await 30 "half-open" is_state cache half_open
 check "state, without any traffic" "$(status cache state)" half_open
 check "the probe: redis-cli PING" "$(cache PING)" PONG
 check "state" "$(status cache state)" closed
+check "circuit_breaker_probes_total" "$(metric circuit_breaker_probes_total cache)" 1
 check "circuit_breaker_state" "$(metric circuit_breaker_state cache)" 0
 
 title "5. Postgres hangs (SIGSTOP): it still accepts connections but answers nothing"

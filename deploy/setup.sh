@@ -32,6 +32,7 @@ package_of() {
     psql | pg_isready) echo postgresql-client ;;
     curl) echo curl ;;
     cc) echo build-essential ;;
+    chromedriver) echo chromium-driver ;;
     setpriv) echo util-linux ;;
     update-ca-certificates) echo ca-certificates ;;
     *) echo "$1" ;;

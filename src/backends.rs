@@ -1,5 +1,7 @@
 //! The backends by name: what the data plane listens for and the admin API looks at.
 
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -28,7 +30,8 @@ impl Backends {
             .backends
             .iter()
             .map(|backend| {
-                let gate = Gate::new(backend.name.clone(), backend.breaker.clone(), config.workers, now);
+                let (name, policy) = (backend.name.clone(), backend.breaker.clone());
+                let gate = Gate::with_seed(name, policy, config.workers, seed(), now);
                 Arc::new(Backend { config: backend.clone(), gate })
             })
             .collect();
@@ -44,4 +47,9 @@ impl Backends {
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Backend>> {
         self.all.iter()
     }
+}
+
+/// A number that no other process has: the keys of a hash map are the randomness that the standard library has.
+fn seed() -> u64 {
+    RandomState::new().hash_one("jitter")
 }

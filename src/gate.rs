@@ -6,7 +6,7 @@
 //!
 //! Absent on purpose: sockets, protocols, and the clock (time is an argument here too).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 
 use crate::breaker::{
-    Breaker, CallKind, Cause, Generation, Outcome, Policy, Refusal, State, Ticket, Transition, Trip, Verdict,
-    Why,
+    Breaker, CallKind, Cause, Generation, Mode, Outcome, Policy, Refusal, State, Ticket, Transition, Trip,
+    Verdict, Why,
 };
 use crate::metrics::{Counter, Tally, Totals};
 
@@ -38,6 +38,8 @@ struct Inner {
     breaker: Breaker,
     failures: BTreeMap<Cause, u64>,
     trips: BTreeMap<&'static str, u64>,
+    /// The last [`Gate::HISTORY_MAX`], oldest first.
+    history: VecDeque<Transition>,
 }
 
 /// The gate as one worker sees it: the same breaker, a tally of its own.
@@ -68,18 +70,25 @@ pub struct Rejection {
 }
 
 impl Rejection {
-    /// How long the client had better wait; zero when a probe may settle it at any moment, none when only an
-    /// operator can.
+    /// How long the client had better wait; zero when the next call may pass, none when only an operator can
+    /// settle it.
     pub fn retry_after(&self, now: Instant) -> Option<Duration> {
         match (self.refusal.state, self.refusal.retry_at) {
-            (State::HalfOpen, None) => Some(Duration::ZERO),
+            (State::HalfOpen | State::Closed, None) => Some(Duration::ZERO),
             (_, retry_at) => retry_at.map(|at| at.saturating_duration_since(now)),
         }
     }
 
-    /// The cause, for a detail line: `connection refused, 5 consecutive failures`.
+    /// The cause, for a detail line: `connection refused, 5 consecutive failures`, in a slow start with `slow start
+    /// after` before it.
     pub fn cause(&self) -> String {
-        self.refusal.trip.as_ref().map_or_else(|| "half-open".to_owned(), ToString::to_string)
+        let trip = self.refusal.trip.as_ref().map(ToString::to_string);
+        match (self.refusal.state, trip) {
+            (State::Closed, Some(trip)) => format!("slow start after {trip}"),
+            (State::Closed, None) => "slow start".to_owned(),
+            (_, Some(trip)) => trip,
+            (_, None) => "half-open".to_owned(),
+        }
     }
 
     /// The hint: `retry after 12400 ms`.
@@ -95,8 +104,9 @@ impl fmt::Display for Rejection {
     /// `backend 'cache' is open (connection refused, 5 consecutive failures)`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match self.refusal.state {
+            State::Open => "open",
             State::HalfOpen => "half-open",
-            State::Open | State::Closed => "open",
+            State::Closed => "recovering",
         };
         write!(f, "backend '{}' is {state} ({})", self.backend, self.cause())
     }
@@ -109,6 +119,10 @@ pub struct Snapshot {
     pub name: Arc<str>,
     /// The breaker's state.
     pub state: State,
+    /// Whether its decisions are carried out.
+    pub mode: Mode,
+    /// Whether it is closed for some of the calls only, after its recovery.
+    pub slow_start: bool,
     /// Its generation.
     pub generation: Generation,
     /// When the state was entered.
@@ -117,7 +131,7 @@ pub struct Snapshot {
     pub consecutive_failures: u32,
     /// Probes under way.
     pub probes_in_flight: usize,
-    /// When the breaker will next act by itself.
+    /// When the breaker will next act by itself: open → half-open, a probe's end, the end of a slow start.
     pub deadline: Option<Instant>,
     /// How often it has opened.
     pub trips: u64,
@@ -132,22 +146,49 @@ pub struct Snapshot {
 }
 
 const CODE_MASK: u64 = 0b11;
+/// In the place of a state: closed, but not for every call. It must not look closed to [`Lane::closed`].
+const SLOW_START_CODE: u64 = 0b11;
+/// A success matters: there is a run of failures for it to end, or a window for it to go into.
 const RUN_FLAG: u64 = 0b100;
 const GENERATION_SHIFT: u32 = 3;
 
 fn word_of(breaker: &Breaker) -> u64 {
-    let run = if breaker.consecutive_failures() > 0 { RUN_FLAG } else { 0 };
-    (breaker.generation() << GENERATION_SHIFT) | run | u64::from(breaker.state().gauge())
+    let run = if breaker.wants_success() { RUN_FLAG } else { 0 };
+    let code = match breaker.is_slow_starting() {
+        true => SLOW_START_CODE,
+        false => u64::from(breaker.state().gauge()),
+    };
+    (breaker.generation() << GENERATION_SHIFT) | run | code
 }
 
 impl Gate {
-    /// A closed gate for `workers` workers. Tally 0 belongs to the control plane; workers count from 1.
+    /// How many transitions are remembered.
+    pub const HISTORY_MAX: usize = 64;
+
+    /// A closed gate for `workers` workers, with the same jitter each time. Tally 0 belongs to the control plane;
+    /// workers count from 1.
     pub fn new(name: impl Into<Arc<str>>, policy: Policy, workers: usize, now: Instant) -> Arc<Self> {
-        let breaker = Breaker::new(policy, now);
+        Self::with_seed(name, policy, workers, 0, now)
+    }
+
+    /// As [`Gate::new`], with the seed of the jitter. A fleet must not share one, or its members probe in step.
+    pub fn with_seed(
+        name: impl Into<Arc<str>>,
+        policy: Policy,
+        workers: usize,
+        seed: u64,
+        now: Instant,
+    ) -> Arc<Self> {
+        let breaker = Breaker::new(policy, seed, now);
         Arc::new(Self {
             name: name.into(),
             word: AtomicU64::new(word_of(&breaker)),
-            inner: Mutex::new(Inner { breaker, failures: BTreeMap::new(), trips: BTreeMap::new() }),
+            inner: Mutex::new(Inner {
+                breaker,
+                failures: BTreeMap::new(),
+                trips: BTreeMap::new(),
+                history: VecDeque::new(),
+            }),
             tallies: (0..=workers).map(|_| Tally::default()).collect(),
             alarm: Notify::new(),
             state: watch::Sender::new(State::Closed),
@@ -165,7 +206,8 @@ impl Gate {
         Lane { gate: self.clone(), worker }
     }
 
-    /// The present state, followed by each change.
+    /// The present state, followed by each change. The end of a slow start is one too (closed → closed), and so is a
+    /// change of mode.
     pub fn watch(&self) -> watch::Receiver<State> {
         self.state.subscribe()
     }
@@ -195,6 +237,31 @@ impl Gate {
         self.with(|inner| inner.breaker.trip(now, hold));
     }
 
+    /// Whether every call is rejected: it is open, and enforces that.
+    pub fn rejects_all(&self) -> bool {
+        let breaker = &self.lock().breaker;
+        breaker.state() == State::Open && breaker.mode() == Mode::Enforce
+    }
+
+    /// Changes the mode by hand.
+    pub fn set_mode(&self, now: Instant, mode: Mode) {
+        self.with(|inner| {
+            inner.breaker.set_mode(now, mode);
+            // The state may be the same, but whoever waits for it to change waits for calls to pass.
+            self.state.send_replace(inner.breaker.state());
+        });
+    }
+
+    /// Whether the breaker's decisions are carried out.
+    pub fn mode(&self) -> Mode {
+        self.lock().breaker.mode()
+    }
+
+    /// The last [`Gate::HISTORY_MAX`] transitions, oldest first.
+    pub fn history(&self) -> Vec<Transition> {
+        self.lock().history.iter().cloned().collect()
+    }
+
     /// State and figures at this moment.
     pub fn snapshot(&self, now: Instant) -> Snapshot {
         let mut totals = Totals::default();
@@ -205,6 +272,8 @@ impl Gate {
             Snapshot {
                 name: self.name.clone(),
                 state: breaker.state(),
+                mode: breaker.mode(),
+                slow_start: breaker.is_slow_starting(),
                 generation: breaker.generation(),
                 since: breaker.since(),
                 consecutive_failures: breaker.consecutive_failures(),
@@ -234,11 +303,18 @@ impl Gate {
             if let Why::Tripped(trip) = &transition.why {
                 *inner.trips.entry(trip.condition.label()).or_default() += 1;
             }
+            if inner.history.len() == Self::HISTORY_MAX {
+                inner.history.pop_front();
+            }
+            inner.history.push_back(transition.clone());
         }
-        self.word.store(word_of(&inner.breaker), Ordering::Release);
-        if let Some(last) = transitions.last() {
+        let word = word_of(&inner.breaker);
+        let before = self.word.swap(word, Ordering::AcqRel);
+        // The end of a slow start is no change of state, but whoever was turned away during it waits for one.
+        let all_pass = before & CODE_MASK == SLOW_START_CODE && word & CODE_MASK != SLOW_START_CODE;
+        if !transitions.is_empty() || all_pass {
             // Sent under the lock, so that watchers see states in the order in which they were entered.
-            self.state.send_replace(last.to);
+            self.state.send_replace(inner.breaker.state());
         }
         drop(inner);
         if !transitions.is_empty() {
@@ -252,40 +328,30 @@ impl Gate {
 fn log(name: &str, transition: &Transition) {
     let (from, to) = (transition.from.label(), transition.to.label());
     let (shout_from, shout_to) = (from.to_uppercase(), to.to_uppercase());
+    let (why, mode) = (&transition.why, transition.mode.label());
     let retry_after = transition.retry_after.map(|delay| humantime::format_duration(delay).to_string());
-    match &transition.why {
-        Why::Tripped(trip) => tracing::warn!(
+    // Whoever reads `OPEN` in the log must not look for rejections that never were.
+    let observing = if transition.mode == Mode::Observe { " (observing: nothing is rejected)" } else { "" };
+    if transition.to == State::Open {
+        tracing::warn!(
             backend = name,
             from,
             to,
-            reason = trip.condition.label(),
-            last_error = trip.cause.as_ref().map(tracing::field::display),
+            mode,
+            reason = why.label(),
+            last_error = why.cause().map(tracing::field::display),
             retry_after = retry_after.as_deref().unwrap_or("reset"),
-            "Circuit breaker '{name}' transitioned from {shout_from} to {shout_to} after {}",
-            trip.condition
-        ),
-        Why::DelayPassed => tracing::info!(
+            "Circuit breaker '{name}' transitioned from {shout_from} to {shout_to} after {why}{observing}"
+        );
+    } else {
+        tracing::info!(
             backend = name,
             from,
             to,
-            reason = "delay_passed",
-            "Circuit breaker '{name}' transitioned from {shout_from} to {shout_to} after its recovery timeout"
-        ),
-        Why::ProbesSucceeded(n) => tracing::info!(
-            backend = name,
-            from,
-            to,
-            reason = "probe_succeeded",
-            "Circuit breaker '{name}' transitioned from {shout_from} to {shout_to} after {n} successful probe{}",
-            if *n == 1 { "" } else { "s" }
-        ),
-        Why::Reset => tracing::info!(
-            backend = name,
-            from,
-            to,
-            reason = "reset",
-            "Circuit breaker '{name}' transitioned from {shout_from} to {shout_to} after a manual reset"
-        ),
+            mode,
+            reason = why.label(),
+            "Circuit breaker '{name}' transitioned from {shout_from} to {shout_to} after {why}{observing}"
+        );
     }
 }
 
@@ -315,7 +381,8 @@ impl Lane {
         self.tally().add(Counter::Admitted, n);
     }
 
-    /// Ends `n` calls that [`Lane::passed`] accounted for with success: no lock while nothing has failed.
+    /// Ends `n` calls that [`Lane::passed`] accounted for with success: no lock while nothing has failed and no
+    /// window is on, otherwise one for all of them.
     #[inline]
     pub fn succeeded(
         &self,
@@ -331,7 +398,7 @@ impl Lane {
         let quiet = (generation << GENERATION_SHIFT) | u64::from(State::Closed.gauge());
         if self.gate.word.load(Ordering::Acquire) != quiet {
             let outcome = Outcome { at: now, kind, verdict: Verdict::Success, duration };
-            self.settle(Ticket::ordinary(generation), outcome);
+            self.settle_all(Ticket::ordinary(generation), outcome, n);
         }
     }
 
@@ -358,9 +425,10 @@ impl Lane {
     /// Asks to make one call.
     ///
     /// # Errors
-    /// A [`Rejection`], already counted, unless the breaker is closed or a probe slot is free.
+    /// A [`Rejection`], already counted, unless the breaker is closed (in a slow start: for this one), a probe slot is
+    /// free, or it is merely observing.
     pub fn admit(&self, now: Instant, kind: CallKind) -> Result<Permit, Rejection> {
-        self.admit_uncounted(now, kind).inspect_err(|rejection| self.rejected(rejection, 1))
+        self.counted(self.admit_uncounted(now, kind))
     }
 
     /// As [`Lane::admit`], for a step that is not a call of the client's own: a connection that is not let through
@@ -381,19 +449,31 @@ impl Lane {
     /// subscription, a COPY, replication.
     ///
     /// # Errors
-    /// A [`Rejection`], already counted, unless the breaker is closed.
+    /// A [`Rejection`], already counted, unless the breaker is closed (in a slow start: for this one) or merely
+    /// observing.
     pub fn admit_ineligible(&self, now: Instant, kind: CallKind) -> Result<Permit, Rejection> {
         let answer = self.gate.with(|inner| inner.breaker.admit_ineligible(now));
-        self.answer(now, kind, answer).inspect_err(|rejection| self.rejected(rejection, 1))
+        self.counted(self.answer(now, kind, answer))
     }
 
     /// Counts `n` more calls that met the same rejection as the one that was asked for: the rest of a batch.
     pub fn rejected(&self, rejection: &Rejection, n: u64) {
         let counter = match rejection.refusal.state {
+            State::Open => Counter::RejectedOpen,
             State::HalfOpen => Counter::RejectedHalfOpen,
-            State::Open | State::Closed => Counter::RejectedOpen,
+            State::Closed => Counter::RejectedSlowStart,
         };
         self.add(counter, n);
+    }
+
+    /// Counts a rejection, and one that would have been.
+    fn counted(&self, answer: Result<Permit, Rejection>) -> Result<Permit, Rejection> {
+        match &answer {
+            Err(rejection) => self.rejected(rejection, 1),
+            Ok(permit) if permit.ticket.is_spared() => self.add(Counter::WouldReject, 1),
+            Ok(_) => {}
+        }
+        answer
     }
 
     fn answer(
@@ -412,15 +492,20 @@ impl Lane {
     }
 
     fn settle(&self, ticket: Ticket, outcome: Outcome) {
+        self.settle_all(ticket, outcome, 1);
+    }
+
+    /// Hands the breaker the same verdict of `n` calls at once.
+    fn settle_all(&self, ticket: Ticket, outcome: Outcome, n: u64) {
         let counts = outcome.verdict != Verdict::Ignored;
-        let effect = self.gate.with(|inner| {
+        let in_time = self.gate.with(|inner| {
             if let Verdict::Failure(cause) = &outcome.verdict {
-                *inner.failures.entry(cause.clone()).or_default() += 1;
+                *inner.failures.entry(cause.clone()).or_default() += n;
             }
-            inner.breaker.record(ticket, outcome)
+            inner.breaker.record_batch(ticket, outcome, n)
         });
-        if counts && !effect {
-            self.add(Counter::Stale, 1);
+        if counts && in_time < n {
+            self.add(Counter::Stale, n - in_time);
         }
     }
 

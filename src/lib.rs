@@ -13,12 +13,14 @@
 //! | [`proxy`] | the data plane's sockets: listen, accept, dial, move bytes | protocol, backends, gate, metrics, breaker, config |
 //! | [`clock`] | monotonic time → dates | std |
 //! | [`admin`] | the operators' HTTP API | backends, gate, breaker, metrics, config, clock |
+//! | [`classify`] | the verdict tables as text | protocol, config |
 //! | [`telemetry`] | logs | config |
 //! | [`mod@run`] | from a configuration to a running proxy | proxy, admin, backends, gate, config |
 
 pub mod admin;
 pub mod backends;
 pub mod breaker;
+pub mod classify;
 pub mod clock;
 pub mod config;
 pub mod gate;

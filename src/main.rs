@@ -18,6 +18,11 @@ fn main() -> ExitCode {
     match Cli::parse().into_command() {
         Command::Run(inputs) => run(&inputs),
         Command::Check(inputs) => check(&inputs),
+        Command::Classify { dialect, code } => {
+            // A closed pipe (`fusewire classify redis | head -3`) is no reason to fail.
+            let _ = io::stdout().write_all(fusewire::classify::listing(dialect, code.as_deref()).as_bytes());
+            ExitCode::SUCCESS
+        }
     }
 }
 

@@ -12,10 +12,12 @@
 //! | [`tls`] | certificates, and a client that speaks TLS |
 //! | [`wire`], [`pgwire`] | clients that say exactly the bytes they are told |
 //! | [`http`] | just enough HTTP for the admin API |
+//! | [`browser`] | a headless Chromium for the dashboard |
 //! | [`payload`] | long reproducible byte streams and their checksums |
 //!
 //! Absent on purpose: the proxy's own code. Everything here goes through sockets, signals and files.
 
+pub mod browser;
 pub mod fake;
 pub mod fusewire;
 pub mod http;
@@ -29,6 +31,7 @@ pub mod tools;
 pub mod until;
 pub mod wire;
 
+pub use browser::Browser;
 pub use fake::{Fake, Step};
 pub use fusewire::{Fusewire, Setup};
 pub use pgwire::Pg;

@@ -24,7 +24,8 @@ pub struct Access {
     /// Names, without port, by which the API may be addressed besides localhost, loopback addresses and the
     /// address that it is bound to: a service's name in a cluster, for instance.
     pub hosts: Vec<Arc<str>>,
-    /// If set, needed for everything but `/livez` and `/readyz`, whose callers cannot send one.
+    /// If set, needed for everything but `/livez` and `/readyz`, whose callers cannot send one, and the files of
+    /// the dashboard, which then asks for it.
     pub token: Option<Token>,
 }
 
@@ -102,9 +103,7 @@ impl Guard {
             check_origin(&request.headers, host.as_ref())?;
         }
         match &self.access.token {
-            Some(token) if !matches!(request.uri.path(), "/livez" | "/readyz") => {
-                check_token(&request.headers, token)
-            }
+            Some(token) if !is_public(request.uri.path()) => check_token(&request.headers, token),
             _ => Ok(()),
         }
     }
@@ -129,6 +128,11 @@ impl Guard {
             Endpoint::Unix(_) => false,
         }
     }
+}
+
+/// Whether a path says nothing about the backends.
+fn is_public(path: &str) -> bool {
+    matches!(path, "/livez" | "/readyz" | "/") || path.starts_with("/assets/")
 }
 
 /// The authority that the request is addressed to: of its target if that is absolute (RFC 9112 §3.2.2), else its

@@ -1,13 +1,15 @@
 //! The operators' HTTP API: what the breakers do and why, the levers, and Prometheus' metrics (DESIGN.md §1.6).
 //!
-//! `server` takes connections, `guard` says who may ask, `routes` maps paths to answers, `view` is the
-//! JSON. The API sees backends through snapshots only; a request never waits for a client or a backend, so it
+//! `server` takes connections, `guard` says who may ask, `routes` maps paths to answers, `view` is the JSON,
+//! `events` is the live feed, `dashboard` the page that draws it. The API sees backends through snapshots only; a request never waits for a client or a backend, so it
 //! answers when everything else hangs.
 //!
 //! Absent on purpose: TLS (use a unix socket, or a proxy that has it) and anything that was ever on the wire:
 //! no key, no SQL, no credential can appear in an answer.
 
+mod dashboard;
 mod error;
+mod events;
 mod guard;
 mod routes;
 mod server;
@@ -22,6 +24,7 @@ use tokio::sync::watch;
 pub use guard::{Access, Token};
 pub use server::{Bound, bind, serve};
 
+use self::events::Feed;
 use crate::backends::Backends;
 use crate::clock::Clock;
 
@@ -31,6 +34,7 @@ pub struct State {
     backends: Arc<Backends>,
     access: Access,
     clock: Clock,
+    feed: Feed,
     readiness: watch::Sender<Readiness>,
 }
 
@@ -50,7 +54,7 @@ impl State {
     /// The state of a process that is [`Readiness::Starting`].
     pub fn new(backends: Arc<Backends>, access: Access) -> Arc<Self> {
         let readiness = watch::Sender::new(Readiness::Starting);
-        Arc::new(Self { backends, access, clock: Clock::new(), readiness })
+        Arc::new(Self { backends, access, clock: Clock::new(), feed: Feed::new(), readiness })
     }
 
     /// Sets what `/readyz` says from now on.

@@ -20,9 +20,9 @@ use serde_json::{Value, json};
 use super::error::Error;
 use super::guard::{Guard, Peer};
 use super::view::{Breaker, Health, Metrics, Status, Summary};
-use super::{Readiness, State};
+use super::{Readiness, State, dashboard, events};
 use crate::backends::Backend;
-use crate::breaker;
+use crate::breaker::{self, Mode};
 use crate::clock::Moment;
 use crate::gate::Snapshot;
 use crate::metrics::publish::{self, Reading};
@@ -43,7 +43,11 @@ type All = Shared<Arc<State>>;
 pub(super) fn router(state: Arc<State>, guard: Guard) -> Router {
     let guard = Arc::new(guard);
     Router::new()
-        .route("/", get(index))
+        .route("/", get(dashboard::page))
+        .route("/assets/{*name}", get(dashboard::asset))
+        .route("/api/v1", get(index))
+        .route("/api/v1/events", get(events::events))
+        .route("/api/v1/history", get(events::history))
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .route("/health", get(health))
@@ -54,6 +58,9 @@ pub(super) fn router(state: Arc<State>, guard: Guard) -> Router {
         .route("/api/v1/circuit-breaker/reset/{name}", post(reset))
         .route("/api/v1/circuit-breaker/reset-all", post(reset_all))
         .route("/api/v1/circuit-breaker/trip/{name}", post(trip))
+        .route("/api/v1/circuit-breaker/enforce/{name}", post(enforce))
+        .route("/api/v1/circuit-breaker/observe/{name}", post(observe))
+        .route("/api/v1/circuit-breaker/disable/{name}", post(disable))
         .fallback(not_found)
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(BODY_MAX))
@@ -61,7 +68,8 @@ pub(super) fn router(state: Arc<State>, guard: Guard) -> Router {
         .with_state(state)
 }
 
-/// What holds for every request: the guard, the time limit, and that no cache may keep the answer.
+/// What holds for every request: the guard, the time limit up to the head of the answer, and that no cache may keep
+/// what does not say otherwise.
 async fn frame(guard: Arc<Guard>, request: Request, next: Next) -> Response {
     let (parts, body) = request.into_parts();
     let verdict = match parts.extensions.get::<Peer>() {
@@ -78,7 +86,7 @@ async fn frame(guard: Arc<Guard>, request: Request, next: Next) -> Response {
         }
     };
     let headers = response.headers_mut();
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }
@@ -95,11 +103,16 @@ async fn index() -> Json<Value> {
             "/api/v1/circuit-breaker/status",
             "/api/v1/circuit-breaker/status/{name}",
             "/api/v1/circuit-breaker/metrics",
+            "/api/v1/history",
         ],
+        "stream": ["/api/v1/events"],
         "post": [
             "/api/v1/circuit-breaker/reset/{name}",
             "/api/v1/circuit-breaker/reset-all",
             "/api/v1/circuit-breaker/trip/{name}?for=30s",
+            "/api/v1/circuit-breaker/enforce/{name}",
+            "/api/v1/circuit-breaker/observe/{name}",
+            "/api/v1/circuit-breaker/disable/{name}",
         ],
     }))
 }
@@ -138,6 +151,7 @@ fn reading<'a>(backend: &Backend, snapshot: &'a Snapshot, moment: &Moment) -> Re
         backend: &snapshot.name,
         protocol: backend.config.protocol.label(),
         state: snapshot.state,
+        mode: snapshot.mode,
         consecutive_failures: snapshot.consecutive_failures,
         open_until: snapshot.deadline.map(|at| moment.unix_seconds(at)),
         trips: &snapshot.trips_by_condition,
@@ -156,10 +170,7 @@ async fn status_of(Shared(state): All, name: Name) -> Answer<Json<Breaker>> {
 }
 
 async fn detailed(Shared(state): All) -> Json<Metrics> {
-    let moment = state.clock.read();
-    let snapshots =
-        state.backends.iter().map(|backend| (backend.as_ref(), backend.gate.snapshot(moment.now)));
-    Json(Metrics::new(snapshots, &moment))
+    Json(whole_metrics(&state))
 }
 
 async fn reset(Shared(state): All, Extension(peer): Extension<Peer>, name: Name) -> Answer<Json<Breaker>> {
@@ -195,6 +206,10 @@ async fn trip(
     let hold = hold(query?.0, &body?)?;
     let moment = state.clock.read();
     let name = &*backend.config.name;
+    if backend.gate.mode() == Mode::Disabled {
+        let message = format!("the breaker of '{name}' is disabled; enforce or observe it first");
+        return Err(Error::new(StatusCode::CONFLICT, message));
+    }
     let lasting =
         hold.map_or_else(|| "until reset".to_owned(), |d| humantime::format_duration(d).to_string());
     tracing::info!(
@@ -205,6 +220,33 @@ async fn trip(
         "Admin API: trip of '{name}' ({lasting}) by {peer}"
     );
     backend.gate.trip(moment.now, hold);
+    Ok(Json(view(backend, &moment).1))
+}
+
+async fn enforce(Shared(state): All, Extension(peer): Extension<Peer>, name: Name) -> Answer<Json<Breaker>> {
+    set_mode(&state, &peer, name, Mode::Enforce)
+}
+
+async fn observe(Shared(state): All, Extension(peer): Extension<Peer>, name: Name) -> Answer<Json<Breaker>> {
+    set_mode(&state, &peer, name, Mode::Observe)
+}
+
+async fn disable(Shared(state): All, Extension(peer): Extension<Peer>, name: Name) -> Answer<Json<Breaker>> {
+    set_mode(&state, &peer, name, Mode::Disabled)
+}
+
+fn set_mode(state: &State, peer: &Peer, name: Name, mode: Mode) -> Answer<Json<Breaker>> {
+    let backend = find(state, name)?;
+    let moment = state.clock.read();
+    let (name, mode_label) = (&*backend.config.name, mode.label());
+    tracing::info!(
+        action = "mode",
+        backend = name,
+        mode = mode_label,
+        %peer,
+        "Admin API: mode {mode_label} for '{name}' by {peer}"
+    );
+    backend.gate.set_mode(moment.now, mode);
     Ok(Json(view(backend, &moment).1))
 }
 
@@ -261,12 +303,21 @@ fn find(state: &State, name: Name) -> Answer<&Arc<Backend>> {
     })
 }
 
-fn view(backend: &Backend, moment: &Moment) -> (breaker::State, Breaker) {
+pub(super) fn view(backend: &Backend, moment: &Moment) -> (breaker::State, Breaker) {
     let snapshot = backend.gate.snapshot(moment.now);
     (snapshot.state, Breaker::new(backend, &snapshot, moment))
 }
 
-fn whole_status(state: &State) -> Status {
+pub(super) fn whole_status(state: &State) -> Status {
     let moment = state.clock.read();
     Status::new(state.backends.iter().map(|backend| view(backend, &moment)))
+}
+
+pub(super) fn whole_metrics(state: &State) -> Metrics {
+    let moment = state.clock.read();
+    let views = state.backends.iter().map(|backend| {
+        let snapshot = backend.gate.snapshot(moment.now);
+        (backend.as_ref(), snapshot, backend.gate.history())
+    });
+    Metrics::new(views, &moment)
 }

@@ -29,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use super::State;
+use super::events;
 use super::guard::{Guard, Peer};
 use super::routes::router;
 use crate::config::Endpoint;
@@ -42,6 +43,11 @@ pub(super) const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// The largest request head, in bytes, and the most headers in it.
 const HEAD_MAX: usize = 16 * 1024;
 const HEADERS_MAX: usize = 64;
+
+/// How long an answer may lie unread before the connection is given up: a follower of the events that has stopped
+/// reading would otherwise keep its seat for as long as its machine lives.
+#[cfg(target_os = "linux")]
+const UNREAD_MAX: Duration = Duration::from_secs(60);
 
 /// For requests under way when the server is shut down.
 const GRACE: Duration = Duration::from_secs(1);
@@ -136,7 +142,8 @@ impl Bound {
 /// is what tells the load balancer to send no more clients.
 pub async fn serve(bound: Bound, state: Arc<State>, shutdown: CancellationToken) {
     let guard = Guard::new(state.access.clone(), bound.endpoint);
-    let router = router(state, guard);
+    let router = router(state.clone(), guard);
+    let feed = AbortOnDrop(tokio::spawn(events::keep(state.clone())).abort_handle());
     let mut connections = Connections::default();
     loop {
         tokio::select! {
@@ -152,7 +159,18 @@ pub async fn serve(bound: Bound, state: Arc<State>, shutdown: CancellationToken)
         }
     }
     drop(bound.listener);
+    drop(feed);
+    state.feed.close();
     while connections.tasks.join_next().await.is_some() {}
+}
+
+/// A task that does not outlive its owner.
+struct AbortOnDrop(AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 type Connection = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -168,6 +186,8 @@ async fn accept(
             let (stream, remote) = listener.accept().await?;
             // Gone already, perhaps: then its first read says so.
             let _ = stream.set_nodelay(true);
+            #[cfg(target_os = "linux")]
+            let _ = socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(UNREAD_MAX));
             let local = stream.local_addr()?;
             Ok(Box::pin(connection(stream, Peer::Tcp { remote, local }, router, shutdown)))
         }

@@ -2,6 +2,8 @@
 
 mod access;
 mod audit;
+mod dashboard;
+mod events;
 mod port;
 mod scrape;
 
@@ -186,7 +188,21 @@ async fn status_has_exactly_the_promised_keys() {
     );
     assert_keys(&status["details"]["breakers"], &["cache", "db"]);
     let cache = &status["details"]["breakers"]["cache"];
-    assert_keys(cache, &["name", "protocol", "state", "since", "retry_after_ms", "metrics", "last_trip"]);
+    assert_keys(
+        cache,
+        &[
+            "name",
+            "protocol",
+            "state",
+            "mode",
+            "slow_start",
+            "since",
+            "retry_after_ms",
+            "metrics",
+            "last_trip",
+        ],
+    );
+    assert_eq!((&cache["mode"], &cache["slow_start"]), (&json!("enforce"), &json!(false)));
     assert_eq!(cache["name"], "cache");
     assert_eq!(cache["protocol"], "redis");
     assert_eq!(cache["state"], "closed");
@@ -202,6 +218,7 @@ async fn status_has_exactly_the_promised_keys() {
             "consecutive_failures": 1,
             "ignored_calls": 1,
             "rejected_calls": 0,
+            "would_reject_calls": 0,
             "in_flight": 1,
             "probes": 0,
             "stale_verdicts": 0,
@@ -302,6 +319,8 @@ async fn the_detailed_view_breaks_the_figures_down() {
             "name",
             "protocol",
             "state",
+            "mode",
+            "slow_start",
             "generation",
             "since",
             "calls",
@@ -313,17 +332,34 @@ async fn the_detailed_view_breaks_the_figures_down() {
             "connections",
             "bytes",
             "local_faults",
+            "history",
         ],
     );
     assert_eq!(cache["generation"], 1);
     assert_eq!(cache["failures_by_cause"]["LOADING"], 1);
     assert_eq!(cache["failures_by_cause"]["refused"], 4);
     assert_eq!(cache["failures_by_cause"]["tls"], 0);
-    assert_eq!(cache["rejections"], json!({"total": 3, "open": 1, "half_open": 0, "session": 2}));
     assert_eq!(
-        cache["trips"],
-        json!({"total": 1, "by_condition": {"consecutive_failures": 1, "probe_failed": 0, "manual": 0}})
+        cache["rejections"],
+        json!({"total": 3, "open": 1, "half_open": 0, "slow_start": 0, "session": 2, "would_reject": 0})
     );
+    assert_eq!(cache["trips"]["total"], 1);
+    assert_eq!(cache["trips"]["by_condition"]["consecutive_failures"], 1);
+    assert_eq!(cache["trips"]["by_condition"]["failure_rate"], 0);
+    let history = cache["history"].as_array().unwrap();
+    assert_eq!(history.len(), 1);
+    assert_keys(
+        &history[0],
+        &["at", "generation", "from", "to", "why", "reason", "cause", "retry_after_ms", "mode"],
+    );
+    assert_eq!((&history[0]["from"], &history[0]["to"]), (&json!("closed"), &json!("open")));
+    assert_eq!(history[0]["why"], "consecutive_failures");
+    assert_eq!(history[0]["reason"], "5 consecutive failures");
+    assert_eq!(history[0]["cause"], "refused");
+    assert_eq!(history[0]["retry_after_ms"], 30_000);
+    assert_eq!(history[0]["mode"], "enforce");
+    assert!(humantime::parse_rfc3339(history[0]["at"].as_str().unwrap()).is_ok());
+    assert_eq!(metrics["breakers"]["db"]["history"], json!([]));
     assert_eq!(cache["latency_ms"]["p50"], json!(0.075));
     assert_eq!(cache["connections"]["accepted"], 3);
     assert_eq!(cache["connections"]["active"], 2);
@@ -435,12 +471,41 @@ async fn a_trip_that_is_not_understood_changes_nothing() {
 }
 
 #[tokio::test]
+async fn the_mode_is_set_by_hand_and_a_reset_leaves_it() {
+    let state = state();
+    let lane = lane(&state, "cache");
+    trip_by_failures(&state, "cache");
+    let cache = post(&state, &format!("{API}/observe/cache"), "").await.json();
+    assert_eq!((&cache["mode"], &cache["state"]), (&json!("observe"), &json!("open")));
+    drop(lane.admit(Instant::now(), CallKind::Command).expect("observing"));
+    let cache = post(&state, &format!("{API}/reset/cache"), "").await.json();
+    assert_eq!((&cache["mode"], &cache["state"]), (&json!("observe"), &json!("closed")));
+    assert_eq!(cache["metrics"]["would_reject_calls"], 1);
+    assert_eq!(cache["metrics"]["rejected_calls"], 0);
+
+    post(&state, &format!("{API}/trip/cache"), "").await;
+    let cache = post(&state, &format!("{API}/disable/cache"), "").await.json();
+    assert_eq!((&cache["mode"], &cache["state"]), (&json!("disabled"), &json!("closed")));
+    let error = post(&state, &format!("{API}/trip/cache"), "").await.error(409);
+    assert_eq!(error, "the breaker of 'cache' is disabled; enforce or observe it first");
+
+    let cache = post(&state, &format!("{API}/enforce/cache"), "").await.json();
+    assert_eq!((&cache["mode"], &cache["state"]), (&json!("enforce"), &json!("closed")));
+    let metrics = get(&state, &format!("{API}/metrics")).await.json();
+    let history = metrics["breakers"]["cache"]["history"].as_array().unwrap().clone();
+    let whys: Vec<_> = history.iter().map(|change| change["why"].as_str().unwrap()).collect();
+    assert_eq!(whys, ["consecutive_failures", "reset", "manual", "disabled"]);
+    assert_eq!(get(&state, &format!("{API}/status/db")).await.json()["mode"], "enforce");
+}
+
+#[tokio::test]
 async fn an_unknown_backend_is_a_404_that_names_the_known_ones() {
     let state = state();
     for answer in [
         get(&state, &format!("{API}/status/nope")).await,
         post(&state, &format!("{API}/reset/nope"), "").await,
         post(&state, &format!("{API}/trip/nope"), "").await,
+        post(&state, &format!("{API}/observe/nope"), "").await,
     ] {
         assert_eq!(answer.error(404), "no backend 'nope'; there are: cache, db");
     }
@@ -458,7 +523,9 @@ async fn an_unknown_path_is_a_404_in_json() {
 #[tokio::test]
 async fn the_wrong_method_is_a_405_that_names_the_right_one_and_changes_nothing() {
     let state = state();
-    for path in ["/reset/cache", "/reset-all", "/trip/cache"] {
+    let paths =
+        ["/reset/cache", "/reset-all", "/trip/cache", "/disable/cache", "/observe/cache", "/enforce/cache"];
+    for path in paths {
         let answer = get(&state, &format!("{API}{path}")).await;
         answer.error(405);
         assert_eq!(answer.headers[header::ALLOW], "POST");
@@ -482,7 +549,7 @@ async fn answers_are_not_cached() {
 #[tokio::test]
 async fn the_index_lists_routes_that_exist() {
     let state = state();
-    let index = get(&state, "/").await.json();
+    let index = get(&state, "/api/v1").await.json();
     for (method, status) in [("get", 200), ("post", 200)] {
         for path in index[method].as_array().unwrap() {
             let path = path.as_str().unwrap().replace("{name}", "cache");

@@ -9,7 +9,7 @@ use indexmap::IndexMap;
 use serde::Serialize;
 
 use crate::backends::Backend;
-use crate::breaker::{Outcome, State, Trip, Verdict};
+use crate::breaker::{Outcome, State, Transition, Trip, Verdict};
 use crate::clock::Moment;
 use crate::gate::Snapshot;
 use crate::metrics::publish::{failures_by_label, trips_by_label};
@@ -50,6 +50,9 @@ pub(super) struct Breaker {
     name: String,
     protocol: &'static str,
     state: &'static str,
+    mode: &'static str,
+    /// Closed, but after its recovery not yet for every call.
+    slow_start: bool,
     since: String,
     /// Null when closed, and when only a reset ends it.
     retry_after_ms: Option<u64>,
@@ -66,6 +69,7 @@ struct Calls {
     consecutive_failures: u32,
     ignored_calls: u64,
     rejected_calls: u64,
+    would_reject_calls: u64,
     in_flight: u64,
     probes: u64,
     stale_verdicts: u64,
@@ -76,7 +80,7 @@ struct Calls {
 struct LastTrip {
     /// The metric label.
     condition: &'static str,
-    /// The metric label; null for a manual trip.
+    /// The metric label; null for a manual trip and for slow calls.
     cause: Option<String>,
     /// Both in words, as clients and the log are told.
     reason: String,
@@ -105,6 +109,8 @@ struct Detail {
     name: String,
     protocol: &'static str,
     state: &'static str,
+    mode: &'static str,
+    slow_start: bool,
     generation: u64,
     since: String,
     calls: DetailCalls,
@@ -116,6 +122,25 @@ struct Detail {
     connections: Connections,
     bytes: Bytes,
     local_faults: u64,
+    /// The last transitions, oldest first.
+    history: Vec<Change>,
+}
+
+#[derive(Debug, Serialize)]
+struct Change {
+    at: String,
+    generation: u64,
+    from: &'static str,
+    to: &'static str,
+    /// The label: a trip's condition, `delay_passed`, `probe_succeeded`, `reset` or `disabled`.
+    why: &'static str,
+    /// In words.
+    reason: String,
+    /// The metric label of the last failure's cause; null unless it tripped on failures.
+    cause: Option<String>,
+    /// For a transition to open; null when only a reset ends it.
+    retry_after_ms: Option<u64>,
+    mode: &'static str,
 }
 
 #[derive(Debug, Serialize)]
@@ -135,7 +160,10 @@ struct Rejections {
     total: u64,
     open: u64,
     half_open: u64,
+    slow_start: u64,
     session: u64,
+    /// While observing; not in the total.
+    would_reject: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -235,6 +263,8 @@ impl Breaker {
             name: snapshot.name.to_string(),
             protocol: backend.config.protocol.label(),
             state: snapshot.state.label(),
+            mode: snapshot.mode.label(),
+            slow_start: snapshot.slow_start,
             since: moment.rfc3339(snapshot.since),
             retry_after_ms: retry_after(snapshot, moment.now).map(millis_up),
             metrics: Calls {
@@ -245,6 +275,7 @@ impl Breaker {
                 consecutive_failures: snapshot.consecutive_failures,
                 ignored_calls: totals.get(Counter::Ignored),
                 rejected_calls: totals.rejections(),
+                would_reject_calls: totals.get(Counter::WouldReject),
                 in_flight: totals.in_flight(),
                 probes: totals.get(Counter::Probes),
                 stale_verdicts: totals.get(Counter::Stale),
@@ -285,16 +316,20 @@ impl Evidence {
 }
 
 impl Metrics {
-    pub(super) fn new<'a>(snapshots: impl Iterator<Item = (&'a Backend, Snapshot)>, moment: &Moment) -> Self {
-        let details = snapshots.map(|(backend, snapshot)| {
-            (snapshot.name.to_string(), Detail::new(backend.config.protocol.label(), &snapshot, moment))
+    pub(super) fn new<'a>(
+        views: impl Iterator<Item = (&'a Backend, Snapshot, Vec<Transition>)>,
+        moment: &Moment,
+    ) -> Self {
+        let details = views.map(|(backend, snapshot, history)| {
+            let protocol = backend.config.protocol.label();
+            (snapshot.name.to_string(), Detail::new(protocol, &snapshot, &history, moment))
         });
         Self { breakers: details.collect() }
     }
 }
 
 impl Detail {
-    fn new(protocol: &'static str, snapshot: &Snapshot, moment: &Moment) -> Self {
+    fn new(protocol: &'static str, snapshot: &Snapshot, history: &[Transition], moment: &Moment) -> Self {
         let totals = &snapshot.totals;
         let get = |counter| totals.get(counter);
         let failures = failures_by_label(&snapshot.failures);
@@ -302,6 +337,8 @@ impl Detail {
             name: snapshot.name.to_string(),
             protocol,
             state: snapshot.state.label(),
+            mode: snapshot.mode.label(),
+            slow_start: snapshot.slow_start,
             generation: snapshot.generation,
             since: moment.rfc3339(snapshot.since),
             calls: DetailCalls {
@@ -319,7 +356,9 @@ impl Detail {
                 total: totals.rejections(),
                 open: get(Counter::RejectedOpen),
                 half_open: get(Counter::RejectedHalfOpen),
+                slow_start: get(Counter::RejectedSlowStart),
                 session: get(Counter::RejectedSession),
+                would_reject: get(Counter::WouldReject),
             },
             trips: Trips {
                 total: snapshot.trips,
@@ -346,6 +385,24 @@ impl Detail {
                 from_upstream: get(Counter::UpstreamBytes),
             },
             local_faults: get(Counter::LocalFaults),
+            history: history.iter().map(|transition| Change::new(transition, moment)).collect(),
+        }
+    }
+}
+
+impl Change {
+    fn new(transition: &Transition, moment: &Moment) -> Self {
+        let why = &transition.why;
+        Self {
+            at: moment.rfc3339(transition.at),
+            generation: transition.generation,
+            from: transition.from.label(),
+            to: transition.to.label(),
+            why: why.label(),
+            reason: why.to_string(),
+            cause: why.cause().map(|cause| cause.label().to_owned()),
+            retry_after_ms: transition.retry_after.map(millis_up),
+            mode: transition.mode.label(),
         }
     }
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::policy::Percent;
 use super::verdict::{CallKind, Cause, Verdict};
 
 /// One call's end, as the breaker saw it.
@@ -24,18 +25,41 @@ pub struct Outcome {
 pub enum Condition {
     /// This many failures in a row.
     ConsecutiveFailures(u32),
+    /// So many of the calls in the window failed.
+    FailureRate {
+        /// Those that failed.
+        failed: u32,
+        /// All in the window.
+        calls: u32,
+    },
+    /// So many of the calls in the window were slow.
+    SlowCallRate {
+        /// Those that were slow, whether they succeeded or failed.
+        slow: u32,
+        /// All in the window.
+        calls: u32,
+    },
     /// A probe failed while half-open.
     ProbeFailed,
+    /// A probe succeeded, but took longer than a call should.
+    ProbeSlow,
     /// An operator opened it.
     Manual,
 }
 
 impl Condition {
+    /// Every metric label.
+    pub const LABELS: [&'static str; 6] =
+        ["consecutive_failures", "failure_rate", "slow_call_rate", "probe_failed", "probe_slow", "manual"];
+
     /// The metric label.
     pub fn label(&self) -> &'static str {
         match self {
             Self::ConsecutiveFailures(_) => "consecutive_failures",
+            Self::FailureRate { .. } => "failure_rate",
+            Self::SlowCallRate { .. } => "slow_call_rate",
             Self::ProbeFailed => "probe_failed",
+            Self::ProbeSlow => "probe_slow",
             Self::Manual => "manual",
         }
     }
@@ -43,10 +67,17 @@ impl Condition {
 
 impl fmt::Display for Condition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
+        match *self {
             Self::ConsecutiveFailures(1) => f.write_str("1 consecutive failure"),
             Self::ConsecutiveFailures(n) => write!(f, "{n} consecutive failures"),
+            Self::FailureRate { failed: part, calls: of } => {
+                write!(f, "failure rate {} of {of} calls", Percent { part, of })
+            }
+            Self::SlowCallRate { slow: part, calls: of } => {
+                write!(f, "slow-call rate {} of {of} calls", Percent { part, of })
+            }
             Self::ProbeFailed => f.write_str("a failed probe"),
+            Self::ProbeSlow => f.write_str("a slow probe"),
             Self::Manual => f.write_str("a manual trip"),
         }
     }
@@ -59,9 +90,10 @@ pub struct Trip {
     pub at: Instant,
     /// What fired.
     pub condition: Condition,
-    /// The last failure's cause; none for a manual trip.
+    /// The last failure's cause; none for a manual trip and for slow calls.
     pub cause: Option<Cause>,
-    /// The last outcomes that the condition was decided on, oldest first, at most [`Trip::EVIDENCE_MAX`].
+    /// The last outcomes that the condition was decided on, oldest first, at most [`Trip::EVIDENCE_MAX`]. For a
+    /// rate the successes are among them.
     pub evidence: Arc<[Outcome]>,
 }
 

@@ -3,22 +3,24 @@
 //! Absent on purpose: clocks, locks, randomness, logs. [`Breaker::tick`] is the only thing that time does, and
 //! every public entry ticks first, so a late timer cannot change what a call is told.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::backoff::Backoff;
+use super::closed::{Closed, is_slow};
 use super::evidence::{Condition, Outcome, Trip};
-use super::policy::Policy;
+use super::policy::{Mode, Policy};
+use super::ramp::Ramp;
+use super::transition::{Generation, State, Transition, Why};
 use super::verdict::{CallKind, Cause, Fault, Verdict};
-
-/// Counts state changes. A verdict from an older generation has no effect.
-pub type Generation = u64;
 
 /// One backend's breaker.
 #[derive(Debug)]
 pub struct Breaker {
     policy: Policy,
+    mode: Mode,
     phase: Phase,
+    backoff: Backoff,
     generation: Generation,
     since: Instant,
     trips: u64,
@@ -30,19 +32,12 @@ pub struct Breaker {
 /// The state with the data that only it has. [`Breaker::enter`] is the only way from one to another.
 #[derive(Debug)]
 enum Phase {
-    /// Left for `Open` by a trip condition or by hand.
-    Closed(Run),
+    /// Left for `Open` by a trip condition or by hand. Never left while disabled.
+    Closed(Closed),
     /// Left for `HalfOpen` when `until` has passed, for `Closed` by hand. Without `until` only by hand.
     Open { until: Option<Instant> },
     /// Left for `Closed` after enough successes or by hand, for `Open` by a failed or silent probe or by hand.
     HalfOpen { successes: u32, slots: Vec<Slot> },
-}
-
-/// Failures since the last success, and the outcomes to show if they trip the breaker.
-#[derive(Debug, Default)]
-struct Run {
-    failures: u32,
-    outcomes: VecDeque<Outcome>,
 }
 
 /// A probe under way.
@@ -54,37 +49,8 @@ struct Slot {
     kind: CallKind,
     /// The backend owes the next move. A probe that expires while its client is the silent one decides nothing.
     owed: bool,
-}
-
-/// The three states, without their data.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum State {
-    /// Calls pass.
-    Closed,
-    /// Calls are rejected.
-    Open,
-    /// A few calls pass as probes, the rest are rejected.
-    HalfOpen,
-}
-
-impl State {
-    /// `closed`, `open`, `half_open`: the word in the API and in labels.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Closed => "closed",
-            Self::Open => "open",
-            Self::HalfOpen => "half_open",
-        }
-    }
-
-    /// The value of the `circuit_breaker_state` gauge: 0 closed, 1 half-open, 2 open.
-    pub fn gauge(self) -> u8 {
-        match self {
-            Self::Closed => 0,
-            Self::HalfOpen => 1,
-            Self::Open => 2,
-        }
-    }
+    /// The client has never had a move of its own since the admission, so the time is all the backend's.
+    timed: bool,
 }
 
 /// Leave to make one call, and what to hand back with its verdict.
@@ -93,68 +59,60 @@ impl State {
 pub struct Ticket {
     /// The generation that admitted the call.
     pub generation: Generation,
-    probe: Option<u64>,
+    leave: Leave,
+}
+
+/// What a call was let through as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Leave {
+    /// One of many.
+    Ordinary,
+    /// The probe of this number.
+    Probe(u64),
+    /// A call that would have been refused if the breaker were not merely observing.
+    Spared,
 }
 
 impl Ticket {
     /// A ticket of a closed breaker, for callers that know the generation to be closed.
     pub(crate) fn ordinary(generation: Generation) -> Self {
-        Self { generation, probe: None }
+        Self { generation, leave: Leave::Ordinary }
     }
 
     /// Whether the call is a probe and so holds a slot until it reports.
     pub fn is_probe(&self) -> bool {
-        self.probe.is_some()
+        matches!(self.leave, Leave::Probe(_))
+    }
+
+    /// Whether the call would have been refused in [`Mode::Enforce`].
+    pub fn is_spared(&self) -> bool {
+        self.leave == Leave::Spared
+    }
+
+    fn probe(&self) -> Option<u64> {
+        if let Leave::Probe(probe) = self.leave { Some(probe) } else { None }
     }
 }
 
 /// Why a call is not let through.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
-    /// `Open`, or `HalfOpen` with every probe slot taken.
+    /// `Open`, `HalfOpen` with every probe slot taken, or `Closed` in a slow start that has no room yet.
     pub state: State,
     /// The trip that began this outage.
     pub trip: Option<Arc<Trip>>,
-    /// When trying again may help; none when only an operator can close the breaker.
+    /// When trying again may help. None while open: when an operator closes the breaker; otherwise: at any moment.
     pub retry_at: Option<Instant>,
 }
 
-/// A change of state, to be logged and counted by the caller.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Transition {
-    /// The state that was left.
-    pub from: State,
-    /// The state that was entered.
-    pub to: State,
-    /// When.
-    pub at: Instant,
-    /// The generation that began.
-    pub generation: Generation,
-    /// What caused it.
-    pub why: Why,
-    /// For a transition to open: how long until probes; none when only an operator ends it.
-    pub retry_after: Option<Duration>,
-}
-
-/// The cause of a [`Transition`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Why {
-    /// To open.
-    Tripped(Arc<Trip>),
-    /// To half-open: the recovery delay has passed.
-    DelayPassed,
-    /// To closed: this many probes succeeded.
-    ProbesSucceeded(u32),
-    /// To closed: an operator reset it.
-    Reset,
-}
-
 impl Breaker {
-    /// A closed breaker.
-    pub fn new(policy: Policy, now: Instant) -> Self {
+    /// A closed breaker. Those of one fleet get different seeds, so that their jitters differ.
+    pub fn new(policy: Policy, seed: u64, now: Instant) -> Self {
         Self {
+            mode: policy.mode,
+            phase: Phase::Closed(Closed::new(&policy, now)),
             policy,
-            phase: Phase::Closed(Run::default()),
+            backoff: Backoff::new(seed),
             generation: 0,
             since: now,
             trips: 0,
@@ -167,82 +125,107 @@ impl Breaker {
     /// Asks to make one call.
     ///
     /// # Errors
-    /// [`Refusal`] while open, and while half-open with every probe slot taken.
+    /// [`Refusal`] while open, while half-open with every probe slot taken, and in a slow start beyond its share.
+    /// Never while observing or disabled.
     pub fn admit(&mut self, now: Instant, kind: CallKind) -> Result<Ticket, Refusal> {
         self.tick(now);
+        let answer = self.decide(now, Some(kind));
+        self.enforce(answer)
+    }
+
+    /// Asks for leave to make a call that may rightly take long (a blocking command, a COPY): it is never a probe.
+    ///
+    /// # Errors
+    /// As [`Breaker::admit`], and while half-open with a free slot too.
+    pub fn admit_ineligible(&mut self, now: Instant) -> Result<Ticket, Refusal> {
+        self.tick(now);
+        let answer = self.decide(now, None);
+        self.enforce(answer)
+    }
+
+    /// The answer to a call, which may become a probe if its kind is given.
+    fn decide(&mut self, now: Instant, probe: Option<CallKind>) -> Result<Ticket, Refusal> {
         let generation = self.generation;
-        match &mut self.phase {
-            Phase::Closed(_) => Ok(Ticket::ordinary(generation)),
-            Phase::HalfOpen { slots, .. } if slots.len() < self.policy.probes as usize => {
+        match (&mut self.phase, probe) {
+            (Phase::Closed(closed), _) => {
+                let passes = closed.ramp.as_mut().is_none_or(|ramp| ramp.passes(now));
+                if passes { Ok(Ticket::ordinary(generation)) } else { Err(self.refusal()) }
+            }
+            (Phase::HalfOpen { slots, .. }, Some(kind)) if slots.len() < self.policy.probes as usize => {
                 let probe = self.next_probe;
                 self.next_probe += 1;
                 let expires = now + self.policy.probe_timeout;
-                slots.push(Slot { probe, admitted: now, expires, kind, owed: true });
-                Ok(Ticket { generation, probe: Some(probe) })
+                slots.push(Slot { probe, admitted: now, expires, kind, owed: true, timed: true });
+                Ok(Ticket { generation, leave: Leave::Probe(probe) })
             }
             _ => Err(self.refusal()),
         }
     }
 
-    /// Asks for leave to make a call that may rightly take long (a blocking command, a COPY): passes when
-    /// closed, and is never a probe.
-    ///
-    /// # Errors
-    /// [`Refusal`] unless closed.
-    pub fn admit_ineligible(&mut self, now: Instant) -> Result<Ticket, Refusal> {
-        self.tick(now);
-        match self.phase {
-            Phase::Closed(_) => Ok(Ticket::ordinary(self.generation)),
-            _ => Err(self.refusal()),
+    /// What becomes of an answer in this mode. Probes are probes in every mode, or an observing breaker would never
+    /// close again.
+    fn enforce(&self, answer: Result<Ticket, Refusal>) -> Result<Ticket, Refusal> {
+        match answer {
+            Err(_) if self.mode == Mode::Observe => {
+                Ok(Ticket { generation: self.generation, leave: Leave::Spared })
+            }
+            answer => answer,
         }
     }
 
-    /// Takes the verdict of an admitted call. Returns whether it had any effect on the breaker: one from an
-    /// older generation, or from a probe whose slot has expired, has none.
+    /// Takes the verdict of an admitted call. Returns whether it came in time: one from an older generation, or from
+    /// a probe whose slot has expired, does not, and has no effect.
     pub fn record(&mut self, ticket: Ticket, outcome: Outcome) -> bool {
+        self.record_batch(ticket, outcome, 1) == 1
+    }
+
+    /// Takes the same verdict of `n` calls, as if they had been recorded one by one. Returns how many came in time.
+    pub fn record_batch(&mut self, ticket: Ticket, outcome: Outcome, n: u64) -> u64 {
         let now = outcome.at;
         self.tick(now);
         if ticket.generation != self.generation {
-            return false;
+            return 0;
         }
         match &mut self.phase {
-            Phase::Open { .. } => false,
-            Phase::Closed(run) => {
-                match &outcome.verdict {
-                    Verdict::Ignored => return false,
-                    Verdict::Success => *run = Run::default(),
-                    Verdict::Failure(cause) => {
-                        let cause = cause.clone();
-                        run.push(outcome);
-                        if run.failures >= self.policy.failure_threshold {
-                            let condition = Condition::ConsecutiveFailures(run.failures);
-                            let evidence = run.outcomes.drain(..).collect();
-                            self.open(Trip { at: now, condition, cause: Some(cause), evidence });
-                        }
+            // A call that was spared: had it been refused, there would be nothing to learn from it.
+            Phase::Open { .. } => n,
+            Phase::Closed(_) if self.mode == Mode::Disabled || outcome.verdict == Verdict::Ignored => n,
+            Phase::Closed(closed) => {
+                for taken in 1..=n {
+                    if let Some(trip) = closed.take(&self.policy, &outcome) {
+                        self.open(trip);
+                        return taken;
+                    }
+                    if outcome.verdict == Verdict::Success && !closed.wants_success() {
+                        break;
                     }
                 }
-                true
+                n
             }
             Phase::HalfOpen { successes, slots } => {
-                let Some(at) = slots.iter().position(|slot| Some(slot.probe) == ticket.probe) else {
-                    return false;
-                };
-                slots.swap_remove(at);
+                let Some(probe) = ticket.probe() else { return n };
+                let Some(at) = slots.iter().position(|slot| slot.probe == probe) else { return 0 };
+                let slot = slots.swap_remove(at);
                 match &outcome.verdict {
                     Verdict::Ignored => {}
+                    Verdict::Success if slot.timed && is_slow(&self.policy.rates, &outcome) => {
+                        self.probe_failed(Condition::ProbeSlow, None, outcome);
+                    }
                     Verdict::Success => {
                         *successes += 1;
                         let successes = *successes;
                         if successes >= self.policy.success_threshold {
-                            self.enter(now, Phase::Closed(Run::default()), Why::ProbesSucceeded(successes));
+                            let mut closed = Closed::new(&self.policy, now);
+                            closed.ramp = self.policy.slow_start.map(|length| Ramp::new(now, length));
+                            self.enter(now, Phase::Closed(closed), Why::ProbesSucceeded(successes));
                         }
                     }
                     Verdict::Failure(cause) => {
-                        let cause = cause.clone();
-                        self.probe_failed(now, cause, outcome);
+                        let cause = Some(cause.clone());
+                        self.probe_failed(Condition::ProbeFailed, cause, outcome);
                     }
                 }
-                true
+                n
             }
         }
     }
@@ -254,16 +237,22 @@ impl Breaker {
             return;
         }
         if let Phase::HalfOpen { slots, .. } = &mut self.phase
-            && let Some(slot) = slots.iter_mut().find(|slot| Some(slot.probe) == ticket.probe)
+            && let Some(slot) = slots.iter_mut().find(|slot| Some(slot.probe) == ticket.probe())
         {
             slot.owed = owed;
+            slot.timed &= owed;
         }
     }
 
-    /// Lets time pass: open becomes half-open when its delay is over, expired probes lose their slots.
+    /// Lets time pass: open becomes half-open when its delay is over, expired probes lose their slots, a slow start
+    /// comes to its end.
     pub fn tick(&mut self, now: Instant) {
         match &mut self.phase {
-            Phase::Closed(_) => {}
+            Phase::Closed(closed) => {
+                if closed.ramp.as_ref().is_some_and(|ramp| ramp.end() <= now) {
+                    closed.ramp = None;
+                }
+            }
             Phase::Open { until } => {
                 if until.is_some_and(|until| until <= now) {
                     let phase = Phase::HalfOpen { successes: 0, slots: Vec::new() };
@@ -277,11 +266,8 @@ impl Breaker {
                         let cause = Cause::Fault(Fault::ProbeSilent);
                         let duration = now.saturating_duration_since(slot.admitted);
                         let verdict = Verdict::Failure(cause.clone());
-                        self.probe_failed(
-                            now,
-                            cause,
-                            Outcome { at: now, kind: slot.kind, verdict, duration },
-                        );
+                        let outcome = Outcome { at: now, kind: slot.kind, verdict, duration };
+                        self.probe_failed(Condition::ProbeFailed, Some(cause), outcome);
                     }
                     None => slots.retain(|slot| slot.expires > now),
                 }
@@ -292,26 +278,44 @@ impl Breaker {
     /// When [`Breaker::tick`] has something to do next.
     pub fn deadline(&self) -> Option<Instant> {
         match &self.phase {
-            Phase::Closed(_) => None,
+            Phase::Closed(closed) => closed.ramp.as_ref().map(Ramp::end),
             Phase::Open { until } => *until,
             Phase::HalfOpen { slots, .. } => slots.iter().map(|slot| slot.expires).min(),
         }
     }
 
-    /// Closes the breaker by hand and forgets the run of failures.
+    /// Closes the breaker by hand, at once and for all calls, and forgets its run, its window and its back-off. The
+    /// mode stays.
     pub fn reset(&mut self, now: Instant) {
         self.tick(now);
-        match &mut self.phase {
-            Phase::Closed(run) => *run = Run::default(),
-            _ => self.enter(now, Phase::Closed(Run::default()), Why::Reset),
+        self.close(now, Why::Reset);
+    }
+
+    /// Opens the breaker by hand: for `hold`, after which probes decide, or until it is reset. While disabled it
+    /// does nothing.
+    pub fn trip(&mut self, now: Instant, hold: Option<Duration>) {
+        self.tick(now);
+        if self.mode == Mode::Disabled {
+            return;
+        }
+        self.forgive(now);
+        let trip = Trip { at: now, condition: Condition::Manual, cause: None, evidence: Arc::new([]) };
+        self.open_until(hold.map(|hold| now + hold), trip);
+    }
+
+    /// Changes the mode. To disable is to close; between enforcing and observing the state stays, so that what
+    /// was observed holds at once when it is enforced.
+    pub fn set_mode(&mut self, now: Instant, mode: Mode) {
+        self.tick(now);
+        let before = std::mem::replace(&mut self.mode, mode);
+        if before != mode && (before == Mode::Disabled || mode == Mode::Disabled) {
+            self.close(now, Why::Disabled);
         }
     }
 
-    /// Opens the breaker by hand: for `hold`, after which probes decide, or until it is reset.
-    pub fn trip(&mut self, now: Instant, hold: Option<Duration>) {
-        self.tick(now);
-        let trip = Trip { at: now, condition: Condition::Manual, cause: None, evidence: Arc::new([]) };
-        self.open_until(hold.map(|hold| now + hold), trip);
+    /// Whether decisions are carried out.
+    pub fn mode(&self) -> Mode {
+        self.mode
     }
 
     /// The present state.
@@ -336,9 +340,24 @@ impl Breaker {
     /// Failures since the last success; zero unless closed.
     pub fn consecutive_failures(&self) -> u32 {
         match &self.phase {
-            Phase::Closed(run) => run.failures,
+            Phase::Closed(closed) => closed.failures,
             _ => 0,
         }
+    }
+
+    /// Whether it is closed for some of the calls only, after its recovery.
+    pub fn is_slow_starting(&self) -> bool {
+        matches!(&self.phase, Phase::Closed(closed) if closed.ramp.is_some())
+    }
+
+    /// Whether a success would change anything. If not, it need not be recorded.
+    pub fn wants_success(&self) -> bool {
+        matches!(&self.phase, Phase::Closed(closed) if closed.wants_success()) && self.mode != Mode::Disabled
+    }
+
+    /// How many steps of back-off the next trip would wait.
+    pub fn backoff_level(&self) -> u32 {
+        self.backoff.level()
     }
 
     /// How often it has opened, re-openings by failed probes included.
@@ -361,7 +380,12 @@ impl Breaker {
 
     /// What a call that is not let through is told.
     fn refusal(&self) -> Refusal {
-        Refusal { state: self.state(), trip: self.last_trip.clone(), retry_at: self.deadline() }
+        let retry_at = match self.phase {
+            // Whoever waits for the end of a slow start comes with everyone else.
+            Phase::Closed(_) => None,
+            _ => self.deadline(),
+        };
+        Refusal { state: self.state(), trip: self.last_trip.clone(), retry_at }
     }
 
     /// The transitions since the last call of this.
@@ -369,13 +393,31 @@ impl Breaker {
         std::mem::take(&mut self.transitions)
     }
 
-    fn probe_failed(&mut self, now: Instant, cause: Cause, outcome: Outcome) {
-        let evidence = Arc::new([outcome]);
-        self.open(Trip { at: now, condition: Condition::ProbeFailed, cause: Some(cause), evidence });
+    /// Forgets what a closed breaker knows, and closes it if it is not closed.
+    fn close(&mut self, now: Instant, why: Why) {
+        self.backoff.reset();
+        let fresh = Closed::new(&self.policy, now);
+        match &mut self.phase {
+            Phase::Closed(closed) => *closed = fresh,
+            _ => self.enter(now, Phase::Closed(fresh), why),
+        }
+    }
+
+    fn probe_failed(&mut self, condition: Condition, cause: Option<Cause>, outcome: Outcome) {
+        self.open(Trip { at: outcome.at, condition, cause, evidence: Arc::new([outcome]) });
     }
 
     fn open(&mut self, trip: Trip) {
-        self.open_until(Some(trip.at + self.policy.recovery_timeout), trip);
+        self.forgive(trip.at);
+        let delay = self.backoff.next(&self.policy);
+        self.open_until(Some(trip.at + delay), trip);
+    }
+
+    /// Credits the time that was spent closed against the back-off.
+    fn forgive(&mut self, now: Instant) {
+        if let Phase::Closed(_) = self.phase {
+            self.backoff.decay(&self.policy, now.saturating_duration_since(self.since));
+        }
     }
 
     fn open_until(&mut self, until: Option<Instant>, trip: Trip) {
@@ -395,16 +437,7 @@ impl Breaker {
         self.generation += 1;
         self.since = now;
         let (to, generation) = (self.state(), self.generation);
-        self.transitions.push(Transition { from, to, at: now, generation, why, retry_after });
-    }
-}
-
-impl Run {
-    fn push(&mut self, failure: Outcome) {
-        self.failures = self.failures.saturating_add(1);
-        if self.outcomes.len() == Trip::EVIDENCE_MAX {
-            self.outcomes.pop_front();
-        }
-        self.outcomes.push_back(failure);
+        let mode = self.mode;
+        self.transitions.push(Transition { from, to, at: now, generation, why, retry_after, mode });
     }
 }

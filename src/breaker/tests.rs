@@ -1,37 +1,40 @@
-//! The machine, step by step and under random interleavings.
+//! The machine, step by step; under random interleavings in `model`.
+
+mod model;
+mod modes;
+mod rates;
+mod recovery;
 
 use std::time::{Duration, Instant};
-
-use proptest::prelude::*;
 
 use super::*;
 
 const SECOND: Duration = Duration::from_secs(1);
 
 fn policy() -> Policy {
-    Policy {
-        failure_threshold: 3,
-        recovery_timeout: 30 * SECOND,
-        success_threshold: 1,
-        probes: 1,
-        probe_timeout: 10 * SECOND,
-    }
+    Policy { failure_threshold: Some(3), ..Policy::default() }
 }
 
 fn refused() -> Verdict {
     Verdict::Failure(Fault::Refused.into())
 }
 
+/// `n` percent.
+fn percent(n: u32) -> Share {
+    Share::from_millionths(n * Share::WHOLE / 100).unwrap()
+}
+
 /// A breaker with a clock that the test moves.
 struct Bench {
     breaker: Breaker,
     now: Instant,
+    began: Instant,
 }
 
 impl Bench {
     fn new(policy: Policy) -> Self {
         let now = Instant::now();
-        Self { breaker: Breaker::new(policy, now), now }
+        Self { breaker: Breaker::new(policy, 7, now), now, began: now }
     }
 
     fn admit(&mut self) -> Result<Ticket, Refusal> {
@@ -39,13 +42,37 @@ impl Bench {
     }
 
     fn record(&mut self, ticket: Ticket, verdict: Verdict) -> bool {
-        let outcome = Outcome { at: self.now, kind: CallKind::Command, verdict, duration: SECOND };
+        self.record_taking(SECOND, ticket, verdict)
+    }
+
+    fn record_taking(&mut self, duration: Duration, ticket: Ticket, verdict: Verdict) -> bool {
+        let outcome = Outcome { at: self.now, kind: CallKind::Command, verdict, duration };
         self.breaker.record(ticket, outcome)
     }
 
     fn call(&mut self, verdict: Verdict) {
+        self.call_taking(SECOND, verdict);
+    }
+
+    fn call_taking(&mut self, duration: Duration, verdict: Verdict) {
         let ticket = self.admit().expect("admitted");
-        self.record(ticket, verdict);
+        self.record_taking(duration, ticket, verdict);
+    }
+
+    /// To so many seconds after the beginning.
+    fn at(&mut self, seconds: f64) {
+        let then = self.began + Duration::from_secs_f64(seconds);
+        assert!(then >= self.now, "time does not run backwards");
+        self.now = then;
+        self.breaker.tick(then);
+    }
+
+    fn state(&self) -> State {
+        self.breaker.state()
+    }
+
+    fn last_condition(&self) -> Condition {
+        self.breaker.last_trip().expect("it has tripped").condition.clone()
     }
 
     fn pass(&mut self, time: Duration) {
@@ -59,15 +86,11 @@ impl Bench {
 
     fn tripped_with(policy: Policy) -> Self {
         let mut bench = Self::new(policy);
-        for _ in 0..bench.breaker_threshold() {
+        for _ in 0..3 {
             bench.call(refused());
         }
         assert_eq!(bench.breaker.state(), State::Open);
         bench
-    }
-
-    fn breaker_threshold(&self) -> u32 {
-        policy().failure_threshold
     }
 }
 
@@ -271,142 +294,4 @@ fn every_change_is_reported_once_with_its_reason() {
         [(State::Closed, State::Open), (State::Open, State::HalfOpen), (State::HalfOpen, State::Closed)];
     assert_eq!(steps, expected);
     assert!(bench.breaker.take_transitions().is_empty());
-}
-
-#[derive(Debug, Clone)]
-enum Step {
-    Admit,
-    AdmitIneligible,
-    Report { pick: prop::sample::Index, verdict: Verdict },
-    Forget { pick: prop::sample::Index },
-    Owed { pick: prop::sample::Index, owed: bool },
-    Pass(Duration),
-    Reset,
-    Trip(Option<Duration>),
-}
-
-fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let index = any::<prop::sample::Index>;
-    let verdict = prop_oneof![
-        3 => Just(Verdict::Failure(Fault::Refused.into())),
-        3 => Just(Verdict::Success),
-        1 => Just(Verdict::Ignored),
-    ];
-    let step = prop_oneof![
-        8 => Just(Step::Admit),
-        1 => Just(Step::AdmitIneligible),
-        8 => (index(), verdict).prop_map(|(pick, verdict)| Step::Report { pick, verdict }),
-        1 => index().prop_map(|pick| Step::Forget { pick }),
-        1 => (index(), any::<bool>()).prop_map(|(pick, owed)| Step::Owed { pick, owed }),
-        4 => (0_u64..40_000).prop_map(|ms| Step::Pass(Duration::from_millis(ms))),
-        1 => Just(Step::Reset),
-        1 => prop::option::of((1_u64..40).prop_map(Duration::from_secs)).prop_map(Step::Trip),
-    ];
-    prop::collection::vec(step, 1..200)
-}
-
-/// What a report may change.
-fn fingerprint(breaker: &Breaker) -> (State, Generation, u32, Option<Instant>, usize, u64) {
-    let deadline = breaker.deadline();
-    let (run, probes) = (breaker.consecutive_failures(), breaker.probes_in_flight());
-    (breaker.state(), breaker.generation(), run, deadline, probes, breaker.trips())
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
-
-    #[test]
-    fn holds_its_invariants_under_any_interleaving(
-        steps in steps(),
-        failure_threshold in 1_u32..5,
-        success_threshold in 1_u32..4,
-        probes in 1_u32..4,
-    ) {
-        let policy = Policy { failure_threshold, success_threshold, probes, ..policy() };
-        let mut bench = Bench::new(policy.clone());
-        // Tickets that have not reported; the second field: forgotten clients never will.
-        let mut tickets: Vec<Ticket> = Vec::new();
-        let mut run = 0;
-        for step in steps {
-            let before = fingerprint(&bench.breaker);
-            match step {
-                Step::Admit => match bench.admit() {
-                    Ok(ticket) => {
-                        prop_assert_eq!(ticket.is_probe(), bench.breaker.state() == State::HalfOpen);
-                        prop_assert_ne!(bench.breaker.state(), State::Open);
-                        tickets.push(ticket);
-                    }
-                    Err(refusal) => {
-                        prop_assert_ne!(refusal.state, State::Closed);
-                        if refusal.state == State::HalfOpen {
-                            prop_assert_eq!(bench.breaker.probes_in_flight(), probes as usize);
-                        }
-                    }
-                },
-                Step::AdmitIneligible => {
-                    let admitted = bench.breaker.admit_ineligible(bench.now);
-                    prop_assert_eq!(admitted.is_ok(), bench.breaker.state() == State::Closed);
-                    prop_assert!(admitted.map_or(true, |ticket| !ticket.is_probe()));
-                }
-                Step::Report { pick, verdict } if !tickets.is_empty() => {
-                    let ticket = tickets.swap_remove(pick.index(tickets.len()));
-                    let stale = ticket.generation != bench.breaker.generation();
-                    let closed = before.0 == State::Closed;
-                    let effect = bench.record(ticket, verdict.clone());
-                    if stale {
-                        prop_assert!(!effect);
-                        prop_assert_eq!(fingerprint(&bench.breaker), before, "a stale verdict changed something");
-                    } else if closed {
-                        match verdict {
-                            Verdict::Failure(_) => run += 1,
-                            Verdict::Success => run = 0,
-                            Verdict::Ignored => {}
-                        }
-                        prop_assert_eq!(bench.breaker.state() == State::Open, run >= failure_threshold);
-                    }
-                }
-                Step::Forget { pick } if !tickets.is_empty() => {
-                    let _forgotten = tickets.swap_remove(pick.index(tickets.len()));
-                }
-                Step::Owed { pick, owed } if !tickets.is_empty() => {
-                    bench.breaker.set_owed(tickets[pick.index(tickets.len())], owed);
-                    prop_assert_eq!(fingerprint(&bench.breaker), before);
-                }
-                Step::Pass(time) => bench.pass(time),
-                Step::Reset => {
-                    bench.breaker.reset(bench.now);
-                    prop_assert_eq!(bench.breaker.state(), State::Closed);
-                    run = 0;
-                }
-                Step::Trip(hold) => {
-                    bench.breaker.trip(bench.now, hold);
-                    prop_assert_eq!(bench.breaker.state(), State::Open);
-                }
-                Step::Report { .. } | Step::Forget { .. } | Step::Owed { .. } => {}
-            }
-            if bench.breaker.state() != State::Closed {
-                run = 0;
-            }
-            prop_assert_eq!(bench.breaker.consecutive_failures(), run);
-            prop_assert!(bench.breaker.probes_in_flight() <= probes as usize);
-            let changes = bench.breaker.take_transitions().len() as u64;
-            prop_assert_eq!(bench.breaker.generation(), before.1 + changes, "each change begins a generation");
-        }
-
-        // Never wedged: with every client gone for good, time alone leads to a free probe slot, and successes
-        // from there close the breaker (unless an operator holds it open).
-        drop(tickets);
-        if bench.breaker.state() == State::Open && bench.breaker.deadline().is_none() {
-            return Ok(());
-        }
-        let mut patience = 0;
-        while bench.breaker.state() != State::Closed {
-            patience += 1;
-            prop_assert!(patience < 20, "wedged in {:?}", bench.breaker);
-            match bench.admit() {
-                Ok(ticket) => { bench.record(ticket, Verdict::Success); }
-                Err(_) => bench.pass(policy.recovery_timeout.max(policy.probe_timeout)),
-            }
-        }
-    }
 }

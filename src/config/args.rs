@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use clap::{Arg, ArgMatches, Args, Command as ClapCommand, FromArgMatches, Parser, Subcommand};
+use clap::{Arg, ArgMatches, Args, Command as ClapCommand, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use super::settings::{Group, Key, Kind, SETTINGS};
 
@@ -23,7 +23,8 @@ Examples:
   fusewire --redis upstream=10.0.0.5:6379
   fusewire --redis name=cache,upstream=10.0.0.5:6379 --postgres name=db,upstream=10.0.0.6:5432 --recovery-timeout 10s
   fusewire run --config fusewire.toml
-  fusewire check --config fusewire.toml";
+  fusewire check --config fusewire.toml
+  fusewire classify postgres 53300";
 
 /// A circuit-breaker proxy for Redis and Postgres.
 ///
@@ -57,6 +58,25 @@ pub enum Command {
     /// Exits with 0 and one line for each backend if it is, otherwise with 1 and one line for each problem.
     #[command(after_help = EXAMPLES)]
     Check(Inputs),
+    /// Prints which errors count as the backend's failures, and why
+    ///
+    /// The table shows what is built in; failure_errors, success_errors and ignored_errors of a backend go before
+    /// it.
+    Classify {
+        /// Whose errors
+        dialect: Dialect,
+        /// Only the rows that decide about this error: its first word, or its SQLSTATE
+        code: Option<String>,
+    },
+}
+
+/// A protocol's name on the command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Dialect {
+    /// Redis error replies
+    Redis,
+    /// Postgres SQLSTATEs
+    Postgres,
 }
 
 /// What a configuration is made from on the command line.
@@ -91,7 +111,15 @@ impl Args for Flags {
                 .help(setting.help_text())
                 .help_heading(setting.group.heading());
             // `--failure-threshold -1` is a value out of range, not an unknown flag.
-            let number = matches!(setting.kind, Kind::Count { .. } | Kind::Span { .. });
+            let number = matches!(
+                setting.kind,
+                Kind::Count { .. }
+                    | Kind::Limit { .. }
+                    | Kind::Share { .. }
+                    | Kind::Factor { .. }
+                    | Kind::Window { .. }
+                    | Kind::Span { .. }
+            );
             command = command.arg(arg.allow_negative_numbers(number));
         }
         command

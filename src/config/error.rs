@@ -89,6 +89,19 @@ pub enum Reason {
     NotADuration { value: String },
     #[error("{value} is out of range: {range}")]
     OutOfRange { value: String, range: String },
+    #[error("{value} is not a share such as 0.5 or 50%")]
+    NotAShare { value: String },
+    #[error("{value} is not a number such as 1.5, with two decimals at most")]
+    NotAFactor { value: String },
+    #[error("{value} is not a window such as 100calls or 10s")]
+    NotAWindow { value: String },
+    #[error(
+        "{number} has no unit; write {number}calls or {number}s",
+        number = .number.trim_matches('"')
+    )]
+    NoWindowUnit { number: String },
+    #[error("{value} is below recovery_timeout, which is {least}")]
+    BelowRecoveryTimeout { value: String, least: String },
     #[error("{value} is not a whole number")]
     NotANumber { value: String },
     #[error("{value}: {why}")]

@@ -215,6 +215,7 @@ impl Reader<'_> {
             DeValue::String(text) => Written::One(text.to_string()),
             DeValue::Integer(number) if number.radix() == 10 => Written::One(number.as_str().to_owned()),
             DeValue::Boolean(switch) if setting.takes_boolean() => Written::One(switch.to_string()),
+            DeValue::Float(number) if setting.takes_fraction() => Written::One(number.as_str().to_owned()),
             DeValue::Array(items) => {
                 let texts: Option<Vec<String>> =
                     items.iter().map(|item| item.get_ref().as_str().map(str::to_owned)).collect();

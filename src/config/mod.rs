@@ -16,7 +16,7 @@
 //! let cache = &config.backends[0];
 //! assert_eq!(&*cache.name, "redis");
 //! assert_eq!(cache.listen.to_string(), "127.0.0.1:6380");
-//! assert_eq!(cache.breaker.failure_threshold, 3);
+//! assert_eq!(cache.breaker.failure_threshold, Some(3));
 //! assert_eq!(cache.breaker.recovery_timeout.as_secs(), 10);
 //! # Ok::<(), config::Error>(())
 //! ```
@@ -104,6 +104,7 @@ pub fn load_all(inputs: &Inputs, env: &Env) -> Result<Loaded, Vec<Error>> {
     };
     let sources = Sources { specs, env_specs, flags, env: env_layer, file };
     let loaded = resolve::resolve(&sources, problems)?;
+    let warnings = warnings.into_iter().chain(loaded.warnings).collect();
     Ok(Loaded { warnings, ..loaded })
 }
 

@@ -19,7 +19,7 @@ use super::{
     Backend, Config, Endpoint, Loaded, Log, LogFormat, Overrides, Postgres, Protocol, Redis, SqlState,
     Timeouts, Tls, tls, units,
 };
-use crate::breaker::Policy;
+use crate::breaker::{Factor, Mode, Policy, Rates, Share, Span};
 
 /// All that was written, by nearness.
 #[derive(Debug, Default)]
@@ -41,10 +41,10 @@ pub struct Sources {
 /// # Errors
 /// All that is wrong, `problems` first, in the order in which it was met; at least one.
 pub fn resolve(sources: &Sources, problems: Vec<Error>) -> Result<Loaded, Vec<Error>> {
-    let mut resolver = Resolver { problems };
+    let mut resolver = Resolver { problems, warnings: Vec::new() };
     let loaded = resolver.run(sources);
     match loaded {
-        Some(loaded) if resolver.problems.is_empty() => Ok(loaded),
+        Some(loaded) if resolver.problems.is_empty() => Ok(Loaded { warnings: resolver.warnings, ..loaded }),
         _ => Err(resolver.problems),
     }
 }
@@ -65,6 +65,7 @@ struct Merged {
 
 struct Resolver {
     problems: Vec<Error>,
+    warnings: Vec<String>,
 }
 
 impl Resolver {
@@ -197,13 +198,7 @@ impl Resolver {
             protocol,
             listen: stack.address(Key::Listen)??,
             upstream: stack.address(Key::Upstream)??,
-            breaker: Policy {
-                failure_threshold: stack.count(Key::FailureThreshold)?,
-                recovery_timeout: stack.span(Key::RecoveryTimeout)??,
-                success_threshold: stack.count(Key::SuccessThreshold)?,
-                probes: stack.count(Key::Probes)?,
-                probe_timeout: stack.span(Key::ProbeTimeout)??,
-            },
+            breaker: self.policy(one, stack)?,
             timeouts: Timeouts {
                 connect: stack.span(Key::ConnectTimeout)??,
                 response: stack.span(Key::ResponseTimeout)?,
@@ -239,6 +234,57 @@ impl Resolver {
             .settle()
             .map_err(|(key, why)| self.refuse(&one.origin, Some(key.name()), Reason::Tls { why }))
             .ok()
+    }
+
+    /// The breaker's policy, and what in it is not as its author may think.
+    fn policy(&mut self, one: &Merged, stack: &Stack<'_>) -> Option<Policy> {
+        let recovery_timeout = stack.span(Key::RecoveryTimeout)??;
+        let mut recovery_timeout_max = stack.span(Key::RecoveryTimeoutMax)??;
+        if recovery_timeout_max < recovery_timeout {
+            if stack.is_written(Key::RecoveryTimeoutMax) {
+                let words = |span| humantime::format_duration(span).to_string();
+                let (value, least) = (words(recovery_timeout_max), words(recovery_timeout));
+                let reason = Reason::BelowRecoveryTimeout { value, least };
+                self.refuse(&one.origin, Some(Key::RecoveryTimeoutMax.name()), reason);
+            }
+            recovery_timeout_max = recovery_timeout;
+        }
+        let policy = Policy {
+            mode: stack.mode(Key::Mode)?,
+            failure_threshold: stack.limit(Key::FailureThreshold)?,
+            rates: Rates {
+                window: stack.window(Key::Window)?,
+                min_calls: stack.count(Key::MinCalls)?,
+                failure_rate: stack.share(Key::FailureRate)?,
+                slow_call_rate: stack.share(Key::SlowCallRate)?,
+                slow_call_duration: stack.span(Key::SlowCallDuration)??,
+            },
+            recovery_timeout,
+            recovery_backoff: stack.factor(Key::RecoveryBackoff)?,
+            recovery_timeout_max,
+            recovery_jitter: stack.share(Key::RecoveryJitter)??,
+            success_threshold: stack.count(Key::SuccessThreshold)?,
+            probes: stack.count(Key::Probes)?,
+            probe_timeout: stack.span(Key::ProbeTimeout)??,
+            slow_start: stack.span(Key::SlowStart)?,
+        };
+        let name = &one.name;
+        let idle = |key: Key, rate: &str| {
+            stack
+                .is_written(key)
+                .then(|| format!("backend '{name}': {} has no effect without {rate}", key.name()))
+        };
+        if !policy.rates.are_on() {
+            let rates = "failure_rate or slow_call_rate";
+            self.warnings.extend([Key::Window, Key::MinCalls].into_iter().filter_map(|key| idle(key, rates)));
+            if policy.failure_threshold.is_none() && policy.mode != Mode::Disabled {
+                self.warnings.push(format!("backend '{name}': every trip condition is off"));
+            }
+        }
+        if policy.rates.slow_call_rate.is_none() {
+            self.warnings.extend(idle(Key::SlowCallDuration, "slow_call_rate"));
+        }
+        Some(policy)
     }
 
     /// No two may listen on one address, and none may dial itself.
@@ -312,6 +358,31 @@ impl Stack<'_> {
 
     fn count(&self, key: Key) -> Option<u32> {
         if let Value::Count(n) = self.get(key)? { Some(n) } else { None }
+    }
+
+    /// Whether anyone said it, so that it is not the default.
+    fn is_written(&self, key: Key) -> bool {
+        self.layers.iter().any(|layer| layer.contains_key(&key))
+    }
+
+    fn limit(&self, key: Key) -> Option<Option<u32>> {
+        if let Value::Limit(limit) = self.get(key)? { Some(limit) } else { None }
+    }
+
+    fn share(&self, key: Key) -> Option<Option<Share>> {
+        if let Value::Share(share) = self.get(key)? { Some(share) } else { None }
+    }
+
+    fn factor(&self, key: Key) -> Option<Factor> {
+        if let Value::Factor(factor) = self.get(key)? { Some(factor) } else { None }
+    }
+
+    fn window(&self, key: Key) -> Option<Span> {
+        if let Value::Window(span) = self.get(key)? { Some(span) } else { None }
+    }
+
+    fn mode(&self, key: Key) -> Option<Mode> {
+        if let Value::Mode(mode) = self.get(key)? { Some(mode) } else { None }
     }
 
     fn span(&self, key: Key) -> Option<Option<Duration>> {

@@ -16,11 +16,21 @@ pub enum Key {
     Name,
     Listen,
     Upstream,
+    Mode,
     FailureThreshold,
+    FailureRate,
+    SlowCallRate,
+    SlowCallDuration,
+    Window,
+    MinCalls,
     RecoveryTimeout,
+    RecoveryBackoff,
+    RecoveryTimeoutMax,
+    RecoveryJitter,
     SuccessThreshold,
     Probes,
     ProbeTimeout,
+    SlowStart,
     ConnectTimeout,
     ResponseTimeout,
     HandshakeTimeout,
@@ -77,6 +87,32 @@ pub enum Kind {
         /// The largest.
         max: u32,
     },
+    /// A whole number from 1, or `off`.
+    Limit {
+        /// The largest.
+        max: u32,
+    },
+    /// A share of calls or time, as a fraction or in percent, all of it included.
+    Share {
+        /// Whether it may be nothing; if not, `off` may stand in its place.
+        zero: bool,
+    },
+    /// A multiplier from 1, with two decimals at most.
+    Factor {
+        /// The largest.
+        max: u32,
+    },
+    /// How far back a window reaches: so many calls, or a duration.
+    Window {
+        /// The most calls.
+        calls: u32,
+        /// The shortest duration.
+        min: Duration,
+        /// The longest duration.
+        max: Duration,
+    },
+    /// `enforce`, `observe` or `disabled`.
+    Mode,
     /// A duration, bounds included.
     Span {
         /// The shortest.
@@ -224,16 +260,37 @@ settings! {
     Upstream "upstream" Own Backends Kind::Upstream, Preset::Required,
         "Where the server is; a host name is looked up anew for each connection";
 
-    FailureThreshold "failure_threshold" Backend Breaker Kind::Count { max: 1_000_000 }, Preset::Same("5"),
+    Mode "mode" Backend Breaker Kind::Mode, Preset::Same("enforce"),
+        "enforce rejects calls while the breaker is open; observe only counts what it would reject; disabled never trips";
+    FailureThreshold "failure_threshold" Backend Breaker Kind::Limit { max: 1_000_000 }, Preset::Same("5"),
         "Failures in a row that trip a closed breaker";
+    FailureRate "failure_rate" Backend Breaker Kind::Share { zero: false }, Preset::Same("off"),
+        "Share of failures among the calls in the window that trips a closed breaker";
+    SlowCallRate "slow_call_rate" Backend Breaker Kind::Share { zero: false }, Preset::Same("off"),
+        "Share of slow calls, failed or not, among the calls in the window that trips a closed breaker";
+    SlowCallDuration "slow_call_duration" Backend Breaker span(MS, HOUR), Preset::Same("1s"),
+        "A call that takes longer is slow, for slow_call_rate; so is a probe, which then opens the breaker again";
+    Window "window" Backend Breaker
+        Kind::Window { calls: 100_000, min: Duration::from_millis(100), max: HOUR }, Preset::Same("100calls"),
+        "What the rates are taken of: the last so many calls, or those of the last while";
+    MinCalls "min_calls" Backend Breaker Kind::Count { max: 1_000_000 }, Preset::Same("20"),
+        "With fewer calls in the window the rates decide nothing; a smaller count window is enough when it is full";
     RecoveryTimeout "recovery_timeout" Backend Breaker span(MS, WEEK), Preset::Same("30s"),
         "How long a tripped breaker stays open before it lets a probe through";
+    RecoveryBackoff "recovery_backoff" Backend Breaker Kind::Factor { max: 10 }, Preset::Same("1"),
+        "What each further trip multiplies the recovery timeout by; every recovery timeout spent closed takes one back";
+    RecoveryTimeoutMax "recovery_timeout_max" Backend Breaker span(MS, WEEK), Preset::Same("5m"),
+        "Longest recovery timeout, back-off and jitter included; by default never below recovery_timeout";
+    RecoveryJitter "recovery_jitter" Backend Breaker Kind::Share { zero: true }, Preset::Same("0"),
+        "Share of the recovery timeout that is added at random, at most, so that many proxies do not probe in step";
     SuccessThreshold "success_threshold" Backend Breaker Kind::Count { max: 1_000_000 }, Preset::Same("1"),
         "Successful probes that close a half-open breaker";
     Probes "probes" Backend Breaker Kind::Count { max: 10_000 }, Preset::Same("1"),
         "Probes let through at a time while half-open; all other calls are rejected";
     ProbeTimeout "probe_timeout" Backend Breaker span(MS, WEEK), Preset::Same("10s"),
         "How long a probe may hold its slot without reporting";
+    SlowStart "slow_start" Backend Breaker Kind::Span { min: MS, max: HOUR, off: true }, Preset::Same("off"),
+        "For how long after a recovery only a growing share of calls is let through, from 1% to all of them";
 
     ConnectTimeout "connect_timeout" Backend Timeouts span(MS, HOUR), Preset::Same("3s"),
         "For one connection to the server: looking up its name and trying all its addresses";
@@ -333,11 +390,20 @@ impl Setting {
     pub fn toml_type(&self) -> &'static str {
         match self.kind {
             Kind::Count { .. } => "an integer",
+            Kind::Limit { .. } => "an integer or \"off\"",
+            Kind::Share { .. } => "a number such as 0.5 or a string such as \"50%\"",
+            Kind::Factor { .. } => "a number such as 1.5",
+            Kind::Window { .. } => "a string such as \"100calls\" or \"10s\"",
             Kind::Codes => "an array of strings",
             Kind::Span { .. } => "a string such as \"30s\"",
             Kind::Switch => "true or false",
             _ => "a string",
         }
+    }
+
+    /// Whether a TOML float can be its value.
+    pub(super) fn takes_fraction(&self) -> bool {
+        matches!(self.kind, Kind::Share { .. } | Kind::Factor { .. })
     }
 
     /// The placeholder of its value in `--help`.
@@ -346,6 +412,12 @@ impl Setting {
             Kind::Name => "NAME",
             Kind::Listen | Kind::Upstream => "ADDR",
             Kind::Count { .. } => "N",
+            Kind::Limit { .. } => "N|off",
+            Kind::Share { zero: true } => "SHARE",
+            Kind::Share { zero: false } => "SHARE|off",
+            Kind::Factor { .. } => "FACTOR",
+            Kind::Window { .. } => "CALLS|DURATION",
+            Kind::Mode => "enforce|observe|disabled",
             Kind::Span { off: false, .. } => "DURATION",
             Kind::Span { off: true, .. } => "DURATION|off",
             Kind::Path => "FILE",
@@ -367,6 +439,14 @@ impl Setting {
             Kind::Name => "1 to 64 of A-Z a-z 0-9 _ . -".to_owned(),
             Kind::Listen | Kind::Upstream => "host:port, [v6]:port or unix:/path".to_owned(),
             Kind::Count { max } => format!("1 to {max}"),
+            Kind::Limit { max } => format!("1 to {max}, or off"),
+            Kind::Share { zero: true } => "0 to 1, or 0% to 100%".to_owned(),
+            Kind::Share { zero: false } => "above 0 up to 1, above 0% up to 100%, or off".to_owned(),
+            Kind::Factor { max } => format!("1 to {max}"),
+            Kind::Window { calls, min, max } => {
+                format!("1call to {calls}calls, or {} to {}", Self::words(min), Self::words(max))
+            }
+            Kind::Mode => "enforce, observe or disabled".to_owned(),
             Kind::Span { min, max, off } => {
                 let off = if off { ", or off" } else { "" };
                 format!("{} to {}{off}", Self::words(min), Self::words(max))
@@ -405,7 +485,7 @@ impl Setting {
         }
         // Writing to a string cannot fail.
         let _ = write!(text, " [default: {}]", self.default_words());
-        if !matches!(self.kind, Kind::Format) {
+        if !matches!(self.kind, Kind::Format | Kind::Mode) {
             let _ = write!(text, " [range: {}]", self.range());
         }
         let _ = write!(text, " [env: {}]", self.variable());

@@ -8,6 +8,7 @@ use super::args::{Cli, Command};
 use super::raw::Env;
 use super::settings::{Group, Preset, SETTINGS, Scope, Setting, nearest};
 use super::*;
+use crate::breaker::{Factor, Mode, Rates, Share, Span};
 
 /// A configuration file that exists for the length of a test.
 struct TempFile(PathBuf);
@@ -36,6 +37,7 @@ impl Drop for TempFile {
 fn inputs(args: &[&str]) -> Inputs {
     match Cli::try_parse_from(["fusewire"].iter().chain(args)).unwrap().into_command() {
         Command::Run(inputs) | Command::Check(inputs) => inputs,
+        Command::Classify { .. } => panic!("no inputs in {args:?}"),
     }
 }
 
@@ -124,7 +126,7 @@ type Row = (&'static str, [&'static str; 5], fn(&Config) -> String);
 
 const PRECEDENCE: [Row; 5] = [
     ("failure_threshold", ["11", "12", "13", "14", "5"], |c| {
-        c.backends[0].breaker.failure_threshold.to_string()
+        c.backends[0].breaker.failure_threshold.map_or("off".to_owned(), |n| n.to_string())
     }),
     ("recovery_timeout", ["11s", "12s", "13s", "14s", "30s"], |c| {
         format!("{}s", c.backends[0].breaker.recovery_timeout.as_secs())
@@ -265,7 +267,7 @@ fn codes_are_lists_with_the_nearer_list_winning_over_the_farther() {
 }
 
 /// A command line and the one line that it must yield.
-const REFUSED: [(&[&str], &str); 45] = [
+const REFUSED: [(&[&str], &str); 60] = [
     (
         &[],
         "configuration: no backend; give --redis upstream=HOST:PORT, --postgres upstream=HOST:PORT or --config FILE",
@@ -336,19 +338,73 @@ const REFUSED: [(&[&str], &str); 45] = [
     ),
     (
         &["--redis", "upstream=h:1", "--failure-threshold", "0"],
-        "--failure-threshold: \"0\" is out of range: 1 to 1000000",
+        "--failure-threshold: \"0\" is out of range: 1 to 1000000, or off",
     ),
     (
         &["--redis", "upstream=h:1", "--failure-threshold", "-1"],
-        "--failure-threshold: \"-1\" is out of range: 1 to 1000000",
+        "--failure-threshold: \"-1\" is out of range: 1 to 1000000, or off",
     ),
     (
         &["--redis", "upstream=h:1", "--failure-threshold", "99999999999"],
-        "--failure-threshold: \"99999999999\" is out of range: 1 to 1000000",
+        "--failure-threshold: \"99999999999\" is out of range: 1 to 1000000, or off",
     ),
     (
         &["--redis", "upstream=h:1", "--failure-threshold", "five"],
         "--failure-threshold: \"five\" is not a whole number",
+    ),
+    (&["--redis", "upstream=h:1", "--mode", "on"], "--mode: \"on\" is not one of enforce, observe, disabled"),
+    (
+        &["--redis", "upstream=h:1,failure-rate=0"],
+        "--redis #1: failure-rate: \"0\" is out of range: above 0 up to 1, above 0% up to 100%, or off",
+    ),
+    (
+        &["--redis", "upstream=h:1", "--failure-rate", "50"],
+        "--failure-rate: \"50\" is out of range: above 0 up to 1, above 0% up to 100%, or off",
+    ),
+    (
+        &["--redis", "upstream=h:1", "--failure-rate", "100.1%"],
+        "--failure-rate: \"100.1%\" is out of range: above 0 up to 1, above 0% up to 100%, or off",
+    ),
+    (
+        &["--redis", "upstream=h:1", "--slow-call-rate", "half"],
+        "--slow-call-rate: \"half\" is not a share such as 0.5 or 50%",
+    ),
+    (
+        &["--redis", "upstream=h:1", "--slow-call-rate", "-0.5"],
+        "--slow-call-rate: \"-0.5\" is not a share such as 0.5 or 50%",
+    ),
+    (
+        &["--redis", "upstream=h:1", "--recovery-jitter", "off"],
+        "--recovery-jitter: \"off\" is not a share such as 0.5 or 50%",
+    ),
+    (&["--redis", "upstream=h:1", "--window", "100"], "--window: 100 has no unit; write 100calls or 100s"),
+    (
+        &["--redis", "upstream=h:1", "--window", "0calls"],
+        "--window: \"0calls\" is out of range: 1call to 100000calls, or 100ms to 1h",
+    ),
+    (
+        &["--redis", "upstream=h:1", "--window", "2h"],
+        "--window: \"2h\" is out of range: 1call to 100000calls, or 100ms to 1h",
+    ),
+    (
+        &["--redis", "upstream=h:1", "--window", "many calls"],
+        "--window: \"many calls\" is not a window such as 100calls or 10s",
+    ),
+    (
+        &["--redis", "upstream=h:1", "--recovery-backoff", "0.5"],
+        "--recovery-backoff: \"0.5\" is out of range: 1 to 10",
+    ),
+    (
+        &["--redis", "upstream=h:1", "--recovery-backoff", "1.125"],
+        "--recovery-backoff: \"1.125\" is not a number such as 1.5, with two decimals at most",
+    ),
+    (
+        &["--redis", "upstream=h:1,recovery-timeout=1m", "--recovery-timeout-max", "30s"],
+        "--redis #1: recovery_timeout_max: 30s is below recovery_timeout, which is 1m",
+    ),
+    (
+        &["--redis", "upstream=h:1", "--slow-start", "2h"],
+        "--slow-start: \"2h\" is out of range: 1ms to 1h, or off",
     ),
     (
         &["--redis", "upstream=h:1,name=my cache"],
@@ -595,10 +651,87 @@ reject_query_code = "57P03"
     assert_eq!(cache.upstream, Endpoint::Tcp { host: "::1".into(), port: 6379 });
     assert_eq!(cache.timeouts.response, None);
     assert_eq!(cache.timeouts.connect, Duration::from_millis(500));
-    assert_eq!((cache.breaker.failure_threshold, cache.breaker.probes), (3, 2));
+    assert_eq!((cache.breaker.failure_threshold, cache.breaker.probes), (Some(3), 2));
     assert_eq!(cache.breaker.recovery_timeout, Duration::from_secs(10));
     assert!(matches!(&cache.protocol, Protocol::Redis(redis) if redis.verdicts.failure.len() == 2));
     assert!(matches!(&postgres.protocol, Protocol::Postgres(p) if p.reject_query_code.as_str() == "57P03"));
+}
+
+#[test]
+fn a_breaker_can_be_given_every_policy() {
+    let spec = "upstream=h:1,mode=observe,failure-threshold=off,failure-rate=50%,slow-call-rate=0.333333,\
+                slow-call-duration=250ms,window=10s,min-calls=7,recovery-timeout=1s,recovery-backoff=1.5,\
+                recovery-timeout-max=1m,recovery-jitter=12.5%,slow-start=30s";
+    let seconds = Duration::from_secs;
+    let expected = Policy {
+        mode: Mode::Observe,
+        failure_threshold: None,
+        rates: Rates {
+            window: Span::Time(seconds(10)),
+            min_calls: 7,
+            failure_rate: Share::from_millionths(500_000),
+            slow_call_rate: Share::from_millionths(333_333),
+            slow_call_duration: Duration::from_millis(250),
+        },
+        recovery_timeout: seconds(1),
+        recovery_backoff: Factor::from_hundredths(150).unwrap(),
+        recovery_timeout_max: seconds(60),
+        recovery_jitter: Share::from_millionths(125_000).unwrap(),
+        slow_start: Some(seconds(30)),
+        ..Policy::default()
+    };
+    assert_eq!(loaded(&["--redis", spec]).backends[0].breaker, expected);
+    let file = "[[backend]]\nprotocol = 'redis'\nupstream = 'h:1'\n[backend.breaker]\nmode = 'observe'\n\
+                failure_threshold = 'off'\nfailure_rate = 0.5\nslow_call_rate = '33.3333%'\n\
+                slow_call_duration = '250ms'\nwindow = '10s'\nmin_calls = 7\nrecovery_timeout = '1s'\n\
+                recovery_backoff = 1.50\nrecovery_timeout_max = '1m'\nrecovery_jitter = 0.125\n\
+                slow_start = '30s'";
+    let from_file = load_from(&[], &[], Some(file)).unwrap();
+    assert_eq!(from_file.config.backends[0].breaker, expected);
+    assert_eq!(from_file.warnings, [""; 0]);
+}
+
+#[test]
+fn a_rate_alone_takes_the_default_window() {
+    let config = loaded(&["--redis", "upstream=h:1,failure-rate=1,recovery-backoff=10"]);
+    let breaker = &config.backends[0].breaker;
+    assert_eq!((breaker.rates.window, breaker.rates.min_calls), (Span::Calls(100), 20));
+    assert_eq!(breaker.rates.failure_rate, Share::from_millionths(Share::WHOLE));
+    assert_eq!(breaker.failure_threshold, Some(5));
+    let config = loaded(&["--redis", "upstream=h:1,window=1call", "--failure-rate", "100%"]);
+    assert_eq!(config.backends[0].breaker.rates.window, Span::Calls(1));
+}
+
+#[test]
+fn the_longest_recovery_timeout_follows_a_longer_recovery_timeout_unless_it_was_given() {
+    let config = loaded(&["--redis", "upstream=h:1,recovery-timeout=10m"]);
+    assert_eq!(config.backends[0].breaker.recovery_timeout_max, Duration::from_secs(600));
+}
+
+#[test]
+fn the_environment_disables_every_breaker() {
+    let args = ["--redis", "upstream=h:1", "--postgres", "upstream=h:1"];
+    let config = load_from(&args, &[("FUSEWIRE_MODE", "disabled")], None).unwrap().config;
+    assert!(config.backends.iter().all(|backend| backend.breaker.mode == Mode::Disabled));
+}
+
+#[test]
+fn settings_of_a_rate_that_is_off_are_warned_of() {
+    let warnings = |args: &[&str]| load_from(args, &[], None).unwrap().warnings;
+    assert_eq!(
+        warnings(&["--redis", "upstream=h:1,window=10s,min-calls=3,slow-call-duration=1s"]),
+        [
+            "backend 'redis': window has no effect without failure_rate or slow_call_rate",
+            "backend 'redis': min_calls has no effect without failure_rate or slow_call_rate",
+            "backend 'redis': slow_call_duration has no effect without slow_call_rate",
+        ]
+    );
+    assert_eq!(
+        warnings(&["--redis", "upstream=h:1,failure-threshold=off"]),
+        ["backend 'redis': every trip condition is off"]
+    );
+    assert_eq!(warnings(&["--redis", "upstream=h:1,window=10s,failure-rate=50%"]), [""; 0]);
+    assert_eq!(warnings(&["--redis", "upstream=h:1,failure-threshold=off,mode=disabled"]), [""; 0]);
 }
 
 /// An address and why it is refused.

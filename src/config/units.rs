@@ -1,4 +1,4 @@
-//! Quantities as people write them: durations with a unit, counts, codes.
+//! Quantities as people write them: durations with a unit, counts, shares, codes.
 //!
 //! A bare `30` is refused: one program's seconds are the next one's milliseconds, and nobody notices until the
 //! day it matters. Absent on purpose: where a value came from; [`super::error`] adds that.
@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::error::Reason;
 use super::settings::Setting;
+use crate::breaker::{Factor, Share, Span};
 
 /// `250ms`, `30s`, `1m30s`, `1.5h`.
 ///
@@ -38,6 +39,64 @@ pub(super) fn count(text: &str, max: u32) -> Result<u32, Reason> {
         return Err(Reason::NotANumber { value: Reason::quote(text) });
     }
     text.parse().ok().filter(|n| (1..=max).contains(n)).ok_or_else(out_of_range)
+}
+
+/// `0.5` or `50%`; none if it is more than a whole.
+///
+/// # Errors
+/// Not a share. Digits beyond a millionth are refused: they would be lost.
+pub(super) fn share(text: &str) -> Result<Option<Share>, Reason> {
+    let text = text.trim();
+    let not = || Reason::NotAShare { value: Reason::quote(text) };
+    let millionths = match text.strip_suffix('%') {
+        Some(percent) => decimal(percent.trim_end(), 4),
+        None => decimal(text, 6),
+    };
+    Ok(Share::from_millionths(millionths.ok_or_else(not)?))
+}
+
+/// `2` or `1.5`; none if it is below 1 or above `max`.
+///
+/// # Errors
+/// Not a number of at most two decimals.
+pub(super) fn factor(text: &str, max: u32) -> Result<Option<Factor>, Reason> {
+    let text = text.trim();
+    let not = || Reason::NotAFactor { value: Reason::quote(text) };
+    let hundredths = decimal(text, 2).ok_or_else(not)?;
+    let max = max.saturating_mul(100);
+    Ok(Some(hundredths).filter(|&n| n <= max).and_then(Factor::from_hundredths))
+}
+
+/// `100calls` or `10s`.
+///
+/// # Errors
+/// A bare number, which might be either; not a window; out of bounds (all included).
+pub(super) fn window(text: &str, calls: u32, min: Duration, max: Duration) -> Result<Span, Reason> {
+    let text = text.trim();
+    if let Some(number) = text.strip_suffix("calls").or_else(|| text.strip_suffix("call")) {
+        return count(number, calls).map(Span::Calls).map_err(|reason| match reason {
+            Reason::OutOfRange { range, .. } => Reason::OutOfRange { value: Reason::quote(text), range },
+            _ => Reason::NotAWindow { value: Reason::quote(text) },
+        });
+    }
+    duration(text, min, max).map(Span::Time).map_err(|reason| match reason {
+        Reason::NoUnit { number } => Reason::NoWindowUnit { number },
+        Reason::NotADuration { value } => Reason::NotAWindow { value },
+        reason => reason,
+    })
+}
+
+/// A decimal number from zero in units of its `places`th decimal: `1.5` with 2 places is 150. Too large is
+/// `u32::MAX`.
+fn decimal(text: &str, places: usize) -> Option<u32> {
+    let (whole, part) = text.split_once('.').unwrap_or((text, "0"));
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let part = if part.len() > places { part.trim_end_matches('0') } else { part };
+    if !digits(whole) || part.len() > places || !(digits(part) || part.is_empty()) || text.ends_with('.') {
+        return None;
+    }
+    let scaled = format!("{whole}{part:0<places$}");
+    Some(scaled.parse().unwrap_or(u32::MAX))
 }
 
 /// Codes joined by `+` or `|`; empty text is an empty list.

@@ -11,12 +11,20 @@ use super::error::Reason;
 use super::raw::{self, Speaks, Written};
 use super::settings::{Key, Kind, Preset, SETTINGS, Setting};
 use super::{Endpoint, LogFormat, SqlState, tls, units};
+use crate::breaker::{Factor, Mode, Share, Span};
 
 /// A value that was read. Which form a setting has follows from its [`Kind`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Value {
     Text(Arc<str>),
     Count(u32),
+    /// None: off.
+    Limit(Option<u32>),
+    /// None: off.
+    Share(Option<Share>),
+    Factor(Factor),
+    Window(Span),
+    Mode(Mode),
     /// None: off.
     Span(Option<Duration>),
     /// None: off.
@@ -76,8 +84,33 @@ pub(super) fn read(setting: &Setting, written: &Written, speaks: Option<Speaks>)
             address => Ok(Value::Address(Some(address))),
         },
         Kind::Count { max } => units::count(text, max).map(Value::Count),
+        Kind::Limit { .. } if text == "off" => Ok(Value::Limit(None)),
+        Kind::Limit { max } => match units::count(text, max) {
+            Ok(n) => Ok(Value::Limit(Some(n))),
+            Err(reason) => Err(ranged(setting, reason)),
+        },
+        Kind::Share { zero: false } if text == "off" => Ok(Value::Share(None)),
+        Kind::Share { zero } => match units::share(text)? {
+            Some(share) if zero || share != Share::NONE => Ok(Value::Share(Some(share))),
+            _ => Err(Reason::OutOfRange { value: quoted(), range: setting.range() }),
+        },
+        Kind::Factor { max } => match units::factor(text, max)? {
+            Some(factor) => Ok(Value::Factor(factor)),
+            None => Err(Reason::OutOfRange { value: quoted(), range: setting.range() }),
+        },
+        Kind::Window { calls, min, max } => match units::window(text, calls, min, max) {
+            Ok(span) => Ok(Value::Window(span)),
+            Err(reason) => Err(ranged(setting, reason)),
+        },
+        Kind::Mode => match Mode::ALL.into_iter().find(|mode| mode.label() == text) {
+            Some(mode) => Ok(Value::Mode(mode)),
+            None => Err(Reason::NotOneOf { value: quoted(), expected: "enforce, observe, disabled" }),
+        },
         Kind::Span { off: true, .. } if text == "off" => Ok(Value::Span(None)),
-        Kind::Span { min, max, .. } => units::duration(text, min, max).map(|span| Value::Span(Some(span))),
+        Kind::Span { min, max, .. } => match units::duration(text, min, max) {
+            Ok(span) => Ok(Value::Span(Some(span))),
+            Err(reason) => Err(ranged(setting, reason)),
+        },
         Kind::Path if matches!(text, "" | "off") => Ok(Value::Path(None)),
         Kind::Path => Ok(Value::Path(Some(text.into()))),
         Kind::Host if matches!(text, "" | "off") => Ok(Value::Host(None)),
@@ -110,6 +143,14 @@ pub(super) fn read(setting: &Setting, written: &Written, speaks: Option<Speaks>)
         },
         Kind::Level if is_level(text) => Ok(Value::Text(text.into())),
         Kind::Level => Err(Reason::NotALevel { value: quoted() }),
+    }
+}
+
+/// A value out of range is told the setting's whole range: that it may be `off` too, or so many calls.
+fn ranged(setting: &Setting, reason: Reason) -> Reason {
+    match reason {
+        Reason::OutOfRange { value, .. } => Reason::OutOfRange { value, range: setting.range() },
+        reason => reason,
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::breaker::Fault;
+use crate::breaker::{Fault, Rates, Share, Span};
 
 fn gate(policy: Policy) -> (Arc<Gate>, Lane, Instant) {
     let now = Instant::now();
@@ -154,4 +154,174 @@ fn concurrent_callers_trip_it_once_and_the_figures_balance() {
     assert_eq!(snapshot.totals.in_flight(), 0);
     assert_eq!(snapshot.totals.calls() + snapshot.totals.rejections(), 20_000);
     assert_eq!(snapshot.trips, u64::from(snapshot.state == State::Open));
+}
+
+fn by_rate() -> Policy {
+    let rates = Rates {
+        window: Span::Calls(10),
+        min_calls: 4,
+        failure_rate: Share::from_millionths(500_000),
+        ..Rates::default()
+    };
+    Policy { failure_threshold: None, rates, ..Policy::default() }
+}
+
+#[test]
+fn with_a_window_on_a_batch_of_successes_counts_as_so_many() {
+    let (gate, lane, now) = gate(by_rate());
+    let generation = lane.closed().expect("closed");
+    lane.passed(7);
+    lane.succeeded(now, generation, CallKind::Command, Duration::ZERO, 7);
+    (0..4).for_each(|_| lane.admit(now, CallKind::Command).expect("closed").record(now, refused()));
+    assert_eq!(gate.state(), State::Closed, "4 of the last 10");
+    lane.admit(now, CallKind::Command).expect("closed").record(now, refused());
+    let trip = gate.snapshot(now).last_trip.expect("5 of the last 10");
+    assert_eq!(trip.to_string(), "connection refused, failure rate 50% of 10 calls");
+}
+
+#[test]
+fn what_is_left_of_a_batch_after_a_trip_is_stale() {
+    let (gate, lane, now) = gate(by_rate());
+    let generation = lane.closed().expect("closed");
+    (0..3).for_each(|_| lane.admit(now, CallKind::Command).expect("closed").record(now, refused()));
+    lane.passed(5);
+    lane.succeeded(now, generation, CallKind::Command, Duration::ZERO, 5);
+    let snapshot = gate.snapshot(now);
+    assert_eq!((snapshot.state, snapshot.totals.get(Counter::Stale)), (State::Open, 4));
+    assert_eq!(snapshot.totals.in_flight(), 0);
+}
+
+#[test]
+fn without_a_window_successes_do_not_wait_for_the_lock() {
+    let (gate, lane, now) = gate(Policy::default());
+    let held = gate.lock();
+    let (done, passed) = std::sync::mpsc::channel();
+    let caller = std::thread::spawn(move || {
+        let generation = lane.closed().expect("closed");
+        lane.passed(3);
+        lane.succeeded(now, generation, CallKind::Command, Duration::ZERO, 3);
+        done.send(()).expect("somebody waits");
+    });
+    let passed = passed.recv_timeout(Duration::from_secs(10));
+    drop(held);
+    assert!(passed.is_ok(), "it waits for the lock");
+    caller.join().expect("it does not panic");
+}
+
+#[test]
+fn observing_rejects_nothing_and_counts_what_it_would_have() {
+    let (gate, lane, now) = gate(Policy { mode: Mode::Observe, ..Policy::default() });
+    trip(&lane, now);
+    assert_eq!((gate.state(), lane.closed()), (State::Open, None));
+    for _ in 0..3 {
+        lane.admit(now, CallKind::Command).expect("observing").record(now, Verdict::Success);
+    }
+    lane.admit_ineligible(now, CallKind::Command).expect("observing").record(now, refused());
+    let later = now + Policy::default().recovery_timeout;
+    let probe = lane.admit(later, CallKind::Command).expect("a free slot");
+    assert!(probe.is_probe());
+    drop(lane.admit(later, CallKind::Command).expect("observing"));
+    probe.record(later, Verdict::Success);
+    let snapshot = gate.snapshot(later);
+    assert_eq!(snapshot.state, State::Closed);
+    assert_eq!(snapshot.totals.get(Counter::WouldReject), 5);
+    assert_eq!(snapshot.totals.rejections(), 0);
+    assert_eq!(snapshot.totals.get(Counter::Stale), 0);
+    assert_eq!(snapshot.totals.in_flight(), 0);
+    assert_eq!(snapshot.trips, 1);
+}
+
+#[test]
+fn disabled_it_passes_and_counts() {
+    let (gate, lane, now) = gate(Policy::default());
+    trip(&lane, now);
+    gate.set_mode(now, Mode::Disabled);
+    assert!(lane.closed().is_some());
+    (0..10).for_each(|_| lane.admit(now, CallKind::Command).expect("disabled").record(now, refused()));
+    let snapshot = gate.snapshot(now);
+    assert_eq!((snapshot.state, snapshot.mode), (State::Closed, Mode::Disabled));
+    assert_eq!(snapshot.totals.get(Counter::Failure), 15);
+    assert_eq!(snapshot.trips, 1);
+}
+
+/// Closed again at the returned time, in a slow start of ten seconds.
+fn starting_slowly() -> (Arc<Gate>, Lane, Instant) {
+    let policy = Policy { slow_start: Some(Duration::from_secs(10)), ..Policy::default() };
+    let later = policy.recovery_timeout;
+    let (gate, lane, now) = gate(policy);
+    trip(&lane, now);
+    let now = now + later;
+    lane.admit(now, CallKind::Command).expect("a free slot").record(now, Verdict::Success);
+    assert_eq!(gate.state(), State::Closed);
+    (gate, lane, now)
+}
+
+#[test]
+fn a_slow_start_is_no_fast_path_and_says_so() {
+    let (gate, lane, now) = starting_slowly();
+    assert_eq!(lane.closed(), None);
+    lane.admit(now, CallKind::Command).expect("the first call").record(now, Verdict::Success);
+    let rejection = lane.admit(now, CallKind::Command).unwrap_err();
+    let text = format!("{rejection}; {}", rejection.hint(now));
+    assert_eq!(
+        text,
+        "backend 'cache' is recovering (slow start after connection refused, 5 consecutive failures); retry after 0 ms"
+    );
+    lane.rejected(&rejection, 2);
+    let snapshot = gate.snapshot(now);
+    assert!(snapshot.slow_start);
+    assert_eq!(snapshot.totals.get(Counter::RejectedSlowStart), 3);
+    assert_eq!(snapshot.totals.rejections(), 3);
+    assert_eq!(snapshot.totals.get(Counter::RejectedOpen), 0);
+}
+
+#[test]
+fn the_end_of_a_slow_start_wakes_whoever_was_turned_away() {
+    let (gate, lane, now) = starting_slowly();
+    let mut states = gate.watch();
+    gate.tick(now + Duration::from_secs(9));
+    assert!(!states.has_changed().expect("the gate lives"));
+    gate.tick(now + Duration::from_secs(10));
+    assert!(states.has_changed().expect("the gate lives"));
+    assert_eq!(*states.borrow_and_update(), State::Closed);
+    assert!(lane.closed().is_some());
+}
+
+#[test]
+fn the_history_is_bounded_and_tells_what_happened() {
+    let (gate, lane, now) = gate(Policy::default());
+    trip(&lane, now);
+    gate.reset(now);
+    let steps: Vec<_> = gate.history().iter().map(|t| (t.from, t.to, t.why.label())).collect();
+    let expected =
+        [(State::Closed, State::Open, "consecutive_failures"), (State::Open, State::Closed, "reset")];
+    assert_eq!(steps, expected);
+    assert_eq!(gate.history()[0].why.cause(), Some(&Fault::Refused.into()));
+    for _ in 0..Gate::HISTORY_MAX {
+        gate.trip(now, None);
+        gate.reset(now);
+    }
+    let history = gate.history();
+    assert_eq!(history.len(), Gate::HISTORY_MAX);
+    assert_eq!(history.last().map(|last| last.generation), Some(2 + 2 * Gate::HISTORY_MAX as u64));
+}
+
+#[test]
+fn a_change_of_mode_wakes_whoever_waits_for_the_state() {
+    let (gate, lane, now) = gate(Policy::default());
+    trip(&lane, now);
+    assert!(gate.rejects_all());
+    let mut states = gate.watch();
+    gate.set_mode(now, Mode::Observe);
+    assert!(states.has_changed().expect("the gate lives"));
+    assert_eq!(*states.borrow_and_update(), State::Open);
+    assert!(!gate.rejects_all());
+}
+
+#[test]
+fn a_spared_connection_shows_as_the_calls_over_it() {
+    let (gate, lane, now) = gate(Policy { mode: Mode::Observe, ..Policy::default() });
+    trip(&lane, now);
+    drop(lane.admit_uncounted(now, CallKind::Connect).expect("observing"));
+    assert_eq!(gate.snapshot(now).totals.get(Counter::WouldReject), 0);
 }

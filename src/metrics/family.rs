@@ -55,6 +55,11 @@ pub(super) const STATE_INFO: Family = gauge(
     &["backend", "protocol", "state"],
     "1 for the state that the breaker is in, 0 for the others; state is closed, half_open or open.",
 );
+pub(super) const MODE: Family = gauge(
+    "circuit_breaker_mode",
+    &["backend", "protocol", "mode"],
+    "1 for the mode that the breaker is in, 0 for the others; mode is enforce, observe or disabled.",
+);
 pub(super) const CALLS: Family = counter(
     "circuit_breaker_calls_total",
     &["backend", "protocol", "result"],
@@ -73,8 +78,13 @@ pub(super) const TRIPS: Family = counter(
 pub(super) const REJECTIONS: Family = counter(
     "circuit_breaker_rejections_total",
     &["backend", "protocol", "reason"],
-    "Calls that were not let through; reason is open, half_open (every probe slot taken) or session (they \
-     depend on a rejected call).",
+    "Calls that were not let through; reason is open, half_open (every probe slot taken), slow_start (beyond the \
+     share that passes after a recovery) or session (they depend on a rejected call).",
+);
+pub(super) const WOULD_REJECT: Family = counter(
+    "circuit_breaker_would_reject_total",
+    BACKEND,
+    "Calls that were let through only because the breaker is in mode observe.",
 );
 pub(super) const CALL_DURATION: Family = Family {
     name: "circuit_breaker_call_duration_seconds",
@@ -163,10 +173,12 @@ pub(super) const CPU: Family =
 pub const FAMILIES: &[Family] = &[
     STATE,
     STATE_INFO,
+    MODE,
     CALLS,
     FAILURES,
     TRIPS,
     REJECTIONS,
+    WOULD_REJECT,
     CALL_DURATION,
     IN_FLIGHT,
     PROBES,

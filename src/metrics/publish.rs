@@ -19,7 +19,7 @@ use metrics_exporter_prometheus::{LabelSet, PrometheusBuilder, PrometheusRecorde
 use super::family::{self, FAMILIES, Family, Kind};
 use super::process::Process;
 use super::{Counter, Histogram, Totals};
-use crate::breaker::{Cause, Condition, Fault, State};
+use crate::breaker::{Cause, Condition, Fault, Mode, State};
 
 /// The Content-Type of what [`render`] writes.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -33,6 +33,8 @@ pub struct Reading<'a> {
     pub protocol: &'static str,
     /// The breaker's state.
     pub state: State,
+    /// Whether its decisions are carried out.
+    pub mode: Mode,
     /// Failures since the last success.
     pub consecutive_failures: u32,
     /// When an open breaker becomes half-open, in seconds since 1970; none when only a reset ends it. Of no
@@ -72,8 +74,7 @@ pub fn failures_by_label(failures: &BTreeMap<Cause, u64>) -> BTreeMap<&str, u64>
 
 /// Trips by condition, with a zero for each condition that has not fired.
 pub fn trips_by_label(trips: &BTreeMap<&'static str, u64>) -> BTreeMap<&'static str, u64> {
-    let known = [Condition::ConsecutiveFailures(0), Condition::ProbeFailed, Condition::Manual];
-    let mut sums: BTreeMap<&str, u64> = known.iter().map(|condition| (condition.label(), 0)).collect();
+    let mut sums: BTreeMap<&str, u64> = Condition::LABELS.iter().map(|&label| (label, 0)).collect();
     sums.extend(trips);
     sums
 }
@@ -86,6 +87,10 @@ impl Reading<'_> {
         for state in [State::Closed, State::HalfOpen, State::Open] {
             let here = if state == self.state { 1.0 } else { 0.0 };
             sheet.gauge(&family::STATE_INFO, &with(state.label()), here);
+        }
+        for mode in Mode::ALL {
+            let here = if mode == self.mode { 1.0 } else { 0.0 };
+            sheet.gauge(&family::MODE, &with(mode.label()), here);
         }
         let open_until = match self.state {
             State::Open => self.open_until.unwrap_or(f64::INFINITY),
@@ -106,7 +111,9 @@ impl Reading<'_> {
         }
         sheet.counter(&family::REJECTIONS, &with("open"), totals.get(Counter::RejectedOpen));
         sheet.counter(&family::REJECTIONS, &with("half_open"), totals.get(Counter::RejectedHalfOpen));
+        sheet.counter(&family::REJECTIONS, &with("slow_start"), totals.get(Counter::RejectedSlowStart));
         sheet.counter(&family::REJECTIONS, &with("session"), totals.get(Counter::RejectedSession));
+        sheet.counter(&family::WOULD_REJECT, &on, totals.get(Counter::WouldReject));
         sheet.counter(&family::PROBES, &on, totals.get(Counter::Probes));
         sheet.counter(&family::STALE, &on, totals.get(Counter::Stale));
     }

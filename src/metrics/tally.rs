@@ -24,6 +24,10 @@ pub enum Counter {
     RejectedOpen,
     /// Calls rejected while half-open, every probe slot being taken.
     RejectedHalfOpen,
+    /// Calls rejected after a recovery, beyond the share that a slow start lets through.
+    RejectedSlowStart,
+    /// Calls let through while observing that would have been rejected.
+    WouldReject,
     /// Calls rejected on a poisoned connection, or together with the rejected call they depend on.
     RejectedSession,
     /// Calls admitted as probes.
@@ -160,6 +164,7 @@ impl Totals {
     pub fn rejections(&self) -> u64 {
         self.get(Counter::RejectedOpen)
             + self.get(Counter::RejectedHalfOpen)
+            + self.get(Counter::RejectedSlowStart)
             + self.get(Counter::RejectedSession)
     }
 

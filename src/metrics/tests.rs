@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::publish::{Reading, render};
 use super::{Counter, FAMILIES, Histogram, Kind, Tally, Totals};
-use crate::breaker::{Cause, Code, Condition, Fault, State};
+use crate::breaker::{Cause, Code, Condition, Fault, Mode, State};
 
 /// A scrape, parsed.
 #[derive(Debug, Default)]
@@ -70,6 +70,7 @@ impl Figures {
             backend,
             protocol: "redis",
             state,
+            mode: Mode::Enforce,
             consecutive_failures: 0,
             open_until: None,
             trips: &self.trips,
@@ -142,10 +143,10 @@ fn counters_are_there_from_the_start_for_every_known_label() {
     for fault in Fault::ALL {
         zero("circuit_breaker_failures_total", "reason", fault.label());
     }
-    for condition in ["consecutive_failures", "probe_failed", "manual"] {
+    for condition in Condition::LABELS {
         zero("circuit_breaker_trips_total", "condition", condition);
     }
-    for reason in ["open", "half_open", "session"] {
+    for reason in ["open", "half_open", "slow_start", "session"] {
         zero("circuit_breaker_rejections_total", "reason", reason);
     }
     for result in ["success", "failure", "ignored"] {
@@ -161,15 +162,28 @@ fn counters_are_there_from_the_start_for_every_known_label() {
 
 #[test]
 fn every_condition_is_a_known_label() {
-    // Whoever adds a condition is led here by the compiler, and from here to `trips_by_label`.
+    // Whoever adds a condition is led here by the compiler, and from here to `Condition::LABELS`.
     let label = |condition: Condition| match condition {
-        Condition::ConsecutiveFailures(_) | Condition::ProbeFailed | Condition::Manual => condition.label(),
+        Condition::ConsecutiveFailures(_)
+        | Condition::FailureRate { .. }
+        | Condition::SlowCallRate { .. }
+        | Condition::ProbeFailed
+        | Condition::ProbeSlow
+        | Condition::Manual => condition.label(),
     };
+    let all = [
+        Condition::ConsecutiveFailures(1),
+        Condition::FailureRate { failed: 1, calls: 1 },
+        Condition::SlowCallRate { slow: 1, calls: 1 },
+        Condition::ProbeFailed,
+        Condition::ProbeSlow,
+        Condition::Manual,
+    ];
     let known = super::publish::trips_by_label(&BTreeMap::new());
-    for condition in [Condition::ConsecutiveFailures(1), Condition::ProbeFailed, Condition::Manual] {
+    assert_eq!(known.len(), all.len());
+    for condition in all {
         assert!(known.contains_key(label(condition)));
     }
-    assert_eq!(known.len(), 3);
 }
 
 #[test]

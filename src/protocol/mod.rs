@@ -79,7 +79,8 @@ pub trait Session {
         false
     }
 
-    /// The breaker's state has changed. Called only while [`Session::watches_breaker`].
+    /// The breaker's state has changed, or may have while nobody watched. Called only while
+    /// [`Session::watches_breaker`].
     fn on_breaker_change(&mut self, _now: Instant) {}
 
     /// The proxy is shutting down: end natively as soon as no call and no transaction is open. After it, the

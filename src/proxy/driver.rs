@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use tokio::sync::watch;
 use tokio::time::{Instant as TokioInstant, Sleep, sleep_until, timeout};
 
 use super::socket::{Backlog, Socket};
@@ -22,7 +23,7 @@ use super::tls;
 use super::upstream::{Upstream, dial};
 use super::worker::Drain;
 use crate::backends::Backend;
-use crate::breaker::Fault;
+use crate::breaker::{Fault, State};
 use crate::gate::Lane;
 use crate::metrics::Counter;
 use crate::protocol::{HOLD_MAX, Phase, Plan, Session, Target, Wait};
@@ -62,7 +63,7 @@ pub struct Driver<S> {
     server: Option<Side>,
     tls: Option<Arc<tls::Store>>,
     /// The breaker's next change, while the session wants to know it.
-    change: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    change: Option<Change>,
     drain: Drain,
     timer: Option<Pin<Box<Sleep>>>,
     /// Since when the backend has been silent, and the client.
@@ -70,6 +71,9 @@ pub struct Driver<S> {
     client_since: Instant,
     backend_owes: bool,
 }
+
+/// The breaker's next change, and what to hear of the one after that with.
+type Change = Pin<Box<dyn Future<Output = watch::Receiver<State>> + Send>>;
 
 /// One of the two sockets.
 struct Side {
@@ -441,13 +445,12 @@ impl<S: Session> Driver<S> {
             let gate = self.lane.gate();
             let change = self.change.get_or_insert_with(|| {
                 let mut states = gate.watch();
-                Box::pin(async move {
-                    // The gate outlives its connections, so the channel cannot be closed.
-                    let _ = states.changed().await;
-                })
+                // It may have changed between the session's decision and now.
+                states.mark_changed();
+                next_change(states)
             });
-            if change.as_mut().poll(cx).is_ready() {
-                self.change = None;
+            if let Poll::Ready(states) = change.as_mut().poll(cx) {
+                self.change = Some(next_change(states));
                 self.session.on_breaker_change(now);
                 return true;
             }
@@ -494,6 +497,14 @@ impl<S> Drop for Driver<S> {
         self.hang_up();
         self.lane.add(Counter::Closed, 1);
     }
+}
+
+fn next_change(mut states: watch::Receiver<State>) -> Change {
+    Box::pin(async move {
+        // The gate outlives its connections, so the channel cannot be closed.
+        let _ = states.changed().await;
+        states
+    })
 }
 
 /// The runtime's time, so that a test's virtual clock moves timers and measurements alike.

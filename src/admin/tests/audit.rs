@@ -28,6 +28,7 @@ async fn every_change_is_logged_and_no_read_is() {
     post(&state, &format!("{API}/trip/cache?for=30s"), "").await;
     post(&state, &format!("{API}/reset/cache"), "").await;
     post(&state, &format!("{API}/reset-all"), "").await;
+    post(&state, &format!("{API}/observe/db"), "").await;
 
     let bytes = log.0.lock().unwrap().clone();
     let lines: Vec<Value> = String::from_utf8(bytes)
@@ -40,7 +41,11 @@ async fn every_change_is_logged_and_no_read_is() {
         .iter()
         .map(|fields| (fields["action"].as_str().unwrap(), fields["backend"].as_str().unwrap()))
         .collect();
-    assert_eq!(seen, [("trip", "cache"), ("reset", "cache"), ("reset", "cache"), ("reset", "db")]);
+    assert_eq!(
+        seen,
+        [("trip", "cache"), ("reset", "cache"), ("reset", "cache"), ("reset", "db"), ("mode", "db")]
+    );
     assert!(lines.iter().all(|fields| fields["peer"] == "127.0.0.1:40000"));
     assert_eq!(lines[0]["hold"], "30s");
+    assert_eq!(lines[4]["mode"], "observe");
 }

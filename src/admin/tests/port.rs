@@ -2,11 +2,11 @@
 
 use super::*;
 
-struct Running {
+pub(super) struct Running {
     endpoint: Endpoint,
     shutdown: CancellationToken,
     task: JoinHandle<()>,
-    state: Arc<State>,
+    pub(super) state: Arc<State>,
 }
 
 impl Running {
@@ -17,16 +17,16 @@ impl Running {
         Self { endpoint, shutdown, task, state }
     }
 
-    async fn on_any_port() -> Self {
+    pub(super) async fn on_any_port() -> Self {
         Self::start(&Endpoint::Tcp { host: "127.0.0.1".into(), port: 0 }).await
     }
 
-    async fn connect(&self) -> TcpStream {
+    pub(super) async fn connect(&self) -> TcpStream {
         let Endpoint::Tcp { host, port } = &self.endpoint else { panic!("not TCP") };
         TcpStream::connect((&**host, *port)).await.unwrap()
     }
 
-    async fn stop(self) {
+    pub(super) async fn stop(self) {
         self.shutdown.cancel();
         self.task.await.unwrap();
     }

@@ -1,6 +1,7 @@
 //! `/metrics` after scripted calls.
 
 use super::*;
+use crate::breaker::Mode;
 
 async fn scrape(state: &Arc<State>) -> (Scrape, String) {
     let answer = get(state, "/metrics").await;
@@ -95,4 +96,20 @@ async fn probes_and_a_manual_trip_are_counted() {
         let series = format!("circuit_breaker_trips_total{{{on},condition=\"{condition}\"}}");
         assert_eq!(open.get(&series), 1.0, "{condition}");
     }
+}
+
+#[tokio::test]
+async fn the_mode_and_what_it_would_reject_are_shown() {
+    let state = state();
+    let (lane, now) = (lane(&state, "cache"), Instant::now());
+    lane.gate().set_mode(now, Mode::Observe);
+    lane.gate().trip(now, None);
+    (0..3).for_each(|_| call(&lane, now, Duration::ZERO, Verdict::Success));
+    let (scrape, _) = scrape(&state).await;
+    let on = "backend=\"cache\",protocol=\"redis\"";
+    let mode = |mode: &str| scrape.get(&format!("circuit_breaker_mode{{{on},mode=\"{mode}\"}}"));
+    assert_eq!((mode("enforce"), mode("observe"), mode("disabled")), (0.0, 1.0, 0.0));
+    assert_eq!(scrape.get(&format!("circuit_breaker_would_reject_total{{{on}}}")), 3.0);
+    assert_eq!(scrape.get(&format!("circuit_breaker_rejections_total{{{on},reason=\"open\"}}")), 0.0);
+    assert_eq!(scrape.get(&format!("circuit_breaker_state{{{on}}}")), 2.0);
 }

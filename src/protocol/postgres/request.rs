@@ -277,7 +277,7 @@ impl Session {
     /// A rejected message has been read to its end.
     fn refused(&mut self, now: Instant, tag: u8, peek: Peek, opens: bool) {
         let (name, sets) = peek.finish();
-        let room = name.is_none_or(|name| self.client.names.insert(name));
+        let room = name.is_none_or(|name| self.client.names.insert(&name));
         let rejection = self.client.sticky.clone();
         match (rejection, opens) {
             (Some(rejection), _) if sets || !room => {
@@ -345,7 +345,11 @@ impl Session {
         if self.client.sticky.is_some() && self.queue.flights() == 0 {
             return Step::Take(Act::Drop);
         }
-        if matches!(tag, b'c' | b'f') {
+        if tag == b'H' {
+            if self.client.run != Run::Skipped {
+                self.queue.flush();
+            }
+        } else if matches!(tag, b'c' | b'f') {
             if self.client.copying {
                 self.client.copying = false;
             } else {
@@ -364,6 +368,7 @@ impl Session {
             Some(tail) if run != Run::Outside && tail.kind == Kind::Extended && !tail.whole => {
                 tail.whole = true;
                 tail.start = now;
+                tail.owed(true);
             }
             _ => {
                 // By itself it is no call. While calls are rejected it must not hang on the backend either.
@@ -391,6 +396,7 @@ impl Session {
         };
         let mut flight = Flight::new(Kind::Simple, account, now, true);
         flight.within = within;
+        flight.owed(false);
         self.queue.launch(flight);
         Step::Take(Act::Forward(End::Query((tag == b'Q').then(Shape::default))))
     }
@@ -442,8 +448,12 @@ impl Session {
             };
             let mut flight = Flight::new(Kind::Extended, account, now, !closes_only);
             flight.pending = 1;
+            flight.owed(false);
             self.queue.launch(flight);
             self.client.run = Run::Inside;
+        }
+        if tag == b'E' {
+            self.queue.executes();
         }
         if let Some(name) = passing_name {
             self.client.names.remove(&name);

@@ -206,6 +206,7 @@ impl Session {
         if head.kind == Kind::Extended && matches!(tag, b'1' | b'2' | b'3' | b'n' | b'T' | b's' | b'I' | b'C')
         {
             head.pending = head.pending.saturating_sub(1);
+            head.flushed = head.flushed.saturating_sub(1);
         }
         match tag {
             b'W' | b'R' | b'K' | b'v' => {
@@ -288,6 +289,7 @@ impl Session {
         if let Some(head) = self.queue.head() {
             let (account, start) = (std::mem::take(&mut head.account), head.start);
             head.failed |= matches!(verdict, Verdict::Failure(_));
+            head.flushed = 0;
             if head.copying {
                 self.client.copying = false;
             }

@@ -464,7 +464,7 @@ impl protocol::Session for Session {
                         Wait::Backend(handshake)
                     }
                 }
-                Some(head) if head.whole && !head.copying && !self.replication => {
+                Some(head) if head.is_owed() && !self.replication => {
                     self.settings.response.map_or(Wait::Nothing, Wait::Backend)
                 }
                 _ => Wait::Nothing,
@@ -555,12 +555,13 @@ impl protocol::Session for Session {
             Stage::Abort => return,
             _ => return self.silenced(now, fault),
         }
-        let cause = self.server.omen.take().unwrap_or(Cause::Fault(fault));
-        // After Terminate, or when the client has left in the middle of its request, closing is the right answer.
-        let whole = self.queue.peek().is_some_and(|head| head.whole);
-        let expected = self.client.terminated || (self.client_eof && !whole);
+        let omen = self.server.omen.take();
+        // After Terminate, or when the client has left, closing is the right answer: psql leaves as soon as it is
+        // asked for a password that it must ask its user for, and a server with client_connection_check_interval
+        // ends the query of a client that has gone. A crash that was announced stays one.
+        let expected = self.client.terminated || (self.client_eof && omen.is_none());
         if self.queue.flights() > 0 && !expected {
-            self.backend_failed(now, cause);
+            self.backend_failed(now, omen.unwrap_or(Cause::Fault(fault)));
             return;
         }
         if expected {

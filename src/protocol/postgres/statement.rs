@@ -6,6 +6,9 @@
 //!
 //! Absent on purpose: a grammar, and any look at statements while the breaker is closed beyond one `memchr`.
 
+use std::collections::BTreeSet;
+use std::hash::{DefaultHasher, Hasher};
+
 /// The most words that matter have this many letters; a longer one is none of them.
 const WORD_MAX: usize = 16;
 
@@ -197,13 +200,17 @@ impl Shape {
 }
 
 /// Names of prepared statements whose Parse was rejected.
+///
+/// A driver that numbers its statements (asyncpg, tokio-postgres) adds a name with every rejected query, so hashes
+/// are kept instead of names. Two names with one hash would make a statement missing that is not: an error, never
+/// a wrong statement.
 #[derive(Debug, Default)]
 pub(super) struct Names {
-    known: Vec<Name>,
+    known: BTreeSet<u64>,
 }
 
 /// A statement name as the server compares it: the first 63 bytes.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Name(Vec<u8>);
 
 impl Name {
@@ -215,6 +222,12 @@ impl Name {
         Self(bytes.get(..Self::MAX).unwrap_or(bytes).to_vec())
     }
 
+    fn hash(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        std::hash::Hash::hash(self, &mut hasher);
+        hasher.finish()
+    }
+
     fn push(&mut self, more: &[u8]) {
         let room = Self::MAX.saturating_sub(self.0.len());
         self.0.extend_from_slice(more.get(..room).unwrap_or(more));
@@ -222,8 +235,8 @@ impl Name {
 }
 
 impl Names {
-    /// How many rejected names a session may collect before it is ended instead.
-    pub(super) const MAX: usize = 1024;
+    /// How many rejected names a session may collect before it is ended instead: about a megabyte.
+    pub(super) const MAX: usize = 1 << 16;
 
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
@@ -231,19 +244,17 @@ impl Names {
     }
 
     pub(super) fn contains(&self, name: &Name) -> bool {
-        self.known.contains(name)
+        self.known.contains(&name.hash())
     }
 
     /// Adds a name; says whether there was room.
-    pub(super) fn insert(&mut self, name: Name) -> bool {
-        if !self.contains(&name) {
-            self.known.push(name);
-        }
+    pub(super) fn insert(&mut self, name: &Name) -> bool {
+        self.known.insert(name.hash());
         self.known.len() <= Self::MAX
     }
 
     pub(super) fn remove(&mut self, name: &Name) {
-        self.known.retain(|known| known != name);
+        self.known.remove(&name.hash());
     }
 }
 

@@ -51,6 +51,10 @@ pub(super) struct Flight {
     entangled: bool,
     /// Extended messages that have not been answered yet.
     pub(super) pending: u32,
+    /// How many of these stood before the last Flush: the backend owes their answers although the run is not whole.
+    pub(super) flushed: u32,
+    /// An Execute is among them, or was.
+    pub(super) executed: bool,
     /// A simple one that stands within an extended run, and is skipped if that fails.
     pub(super) within: bool,
     /// It is a COPY under way.
@@ -72,11 +76,26 @@ impl Flight {
             whole: false,
             entangled,
             pending: 0,
+            flushed: 0,
+            executed: false,
             within: false,
             copying: false,
             failed: false,
             ends_before: 0,
             ends_after: 0,
+        }
+    }
+
+    /// Whether the backend owes an answer now.
+    pub(super) fn is_owed(&self) -> bool {
+        (self.whole || self.flushed > 0) && !self.copying
+    }
+
+    /// Tells the gate whose move it is, if the flight is a probe: a client that stalls in the middle of its
+    /// request must not pass for a silent backend.
+    pub(super) fn owed(&self, owed: bool) {
+        if let Account::Permit(permit) = &self.account {
+            permit.set_owed(owed);
         }
     }
 }
@@ -264,6 +283,26 @@ impl Queue {
         }
     }
 
+    /// An Execute has been added to the run that is being sent.
+    #[inline]
+    pub(super) fn executes(&mut self) {
+        if let Some(tail) = self.tail() {
+            tail.executed = true;
+        }
+    }
+
+    /// A Flush has come.
+    pub(super) fn flush(&mut self) {
+        if let Some(Entry::Flight(flight)) = self.entries.back_mut()
+            && flight.kind == Kind::Extended
+            && !flight.whole
+            && flight.pending > 0
+        {
+            flight.flushed = flight.pending;
+            flight.owed(true);
+        }
+    }
+
     /// The Query or FunctionCall being sent is whole; `plain`: it cannot leave a transaction open. Its flight is
     /// the last one, unless the server has meanwhile skipped it.
     #[inline]
@@ -274,6 +313,7 @@ impl Queue {
         {
             flight.whole = true;
             flight.start = now;
+            flight.owed(true);
             if plain && flight.entangled && !flight.copying {
                 flight.entangled = false;
                 self.entangled -= 1;
@@ -314,6 +354,7 @@ impl Queue {
                 ledger.ignore(skipped.account);
                 if let (true, Some(head)) = (extended, self.head()) {
                     head.whole = skipped.whole;
+                    head.executed |= skipped.executed;
                     head.ends_before += skipped.ends_before;
                     head.ends_after += skipped.ends_after;
                 }
@@ -323,7 +364,10 @@ impl Queue {
 
     /// The client has sent CopyDone or CopyFail before the server asked for data.
     pub(super) fn copy_ended_early(&mut self) {
-        if let Some(tail) = self.tail() {
+        // Before an Execute there is no COPY that it could end, and the server ignores it.
+        if let Some(tail) = self.tail()
+            && (tail.whole || tail.executed || tail.kind == Kind::Simple)
+        {
             let ends = if tail.whole { &mut tail.ends_after } else { &mut tail.ends_before };
             *ends = ends.saturating_add(1);
         }
@@ -372,6 +416,7 @@ impl Queue {
                     ledger.ignore(next.account);
                     if let Some(head) = self.head() {
                         head.whole = next.whole;
+                        head.executed = next.executed;
                         head.pending = head.pending.saturating_add(next.pending);
                         head.ends_before = next.ends_before;
                         head.ends_after = next.ends_after;

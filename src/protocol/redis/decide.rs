@@ -9,6 +9,7 @@ use super::downstream::Batch;
 use super::fifo::{Account, Effect, Expect, Owed};
 use super::reject::{Local, Text};
 use super::session::{Block, Fate, Mute, Probe, Session, Then, Way};
+use super::upstream::Subscriptions;
 use crate::breaker::{CallKind, Generation, State};
 use crate::gate::Rejection;
 use crate::metrics::Counter;
@@ -82,6 +83,12 @@ impl Asked<'_> {
         Fate { way: Way::Swallow((!self.muted).then_some(local)), then: Then::GoOn }
     }
 
+    /// A RESP2 subscriber's CLIENT REPLY is refused: with an error, or, behind CLIENT REPLY OFF, without a word. Who is
+    /// one is known from confirmations that may be yet to come, so what it changes cannot be told.
+    fn unsettles(&self, subscriptions: &Subscriptions) -> bool {
+        self.command == Command::Client && self.is("REPLY") && subscriptions.may_confine()
+    }
+
     /// How CLIENT REPLY would have it; none if it is something else or malformed.
     fn reply_mode(&self) -> Option<&'static str> {
         let reply = self.command == Command::Client && self.args == 2 && self.is("REPLY");
@@ -119,7 +126,8 @@ impl Session {
         if let Some(rejection) = self.poison.clone() {
             return self.poisoned(asked, rejection);
         }
-        if matches!(self.block, Block::Open { .. }) && asked.breaks_block() {
+        let breaks_block = matches!(self.block, Block::Open { .. }) && asked.breaks_block();
+        if breaks_block || asked.unsettles(&self.subscriptions) {
             self.sent();
             return Fate { way: Way::Forward { owed: false }, then: Then::Relay };
         }
@@ -151,7 +159,9 @@ impl Session {
             && let Some(probe) = self.probes.last_mut().filter(|probe| !probe.spent)
             && self.lane.gate().state() == State::HalfOpen
         {
-            probe.spent = conclusive;
+            // A transaction is one call: its EXEC goes along with it.
+            let within = matches!(self.block, Block::Open { .. }) && asked.command != Command::Exec;
+            probe.spent = conclusive && !within;
             self.lane.passed(1);
             return Ok(Pass::Covered(probe.permit.generation()));
         }
@@ -252,6 +262,7 @@ impl Session {
             }
             Command::Subscribe(topic) if asked.args > 0 => {
                 owed.expect = Expect::Confirmations { topic, leave: false, left: asked.args };
+                self.subscriptions.asked += u64::from(!muted);
             }
             Command::Unsubscribe(topic) if asked.args > 0 => {
                 owed.expect = Expect::Confirmations { topic, leave: true, left: asked.args };

@@ -88,6 +88,10 @@ impl Session {
             Head::Broken(breach) => Err(breach),
             Head::Nothing(len) => {
                 self.request = Request::Head { seen: 0 };
+                if self.mute == Mute::Next {
+                    // It is a request all the same, and CLIENT REPLY SKIP counts requests.
+                    self.mute = Mute::No;
+                }
                 match self.live() {
                     true => {
                         plan.forward(len);

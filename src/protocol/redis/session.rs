@@ -14,7 +14,7 @@ use super::reject::Local;
 use super::reply::Replies;
 use super::request::Body;
 use super::upstream::{Frame, Subscriptions};
-use crate::breaker::{CallKind, Fault, Generation, State, Verdict};
+use crate::breaker::{CallKind, Fault, Generation, Mode, State, Verdict};
 use crate::gate::{Lane, Permit, Rejection};
 use crate::metrics::Counter;
 use crate::protocol::{self, Phase, Plan, Target, Wait};
@@ -38,6 +38,8 @@ pub struct Session {
     pub(super) unwatched: Option<Rejection>,
     /// A command that sets the connection's state was rejected: nothing may ever be sent on it again.
     pub(super) poison: Option<Rejection>,
+    /// The breaker has been seen open since then.
+    poisoned_open: bool,
     /// Probes that this connection's replies will decide, oldest first; only the last may be unspent.
     pub(super) probes: Vec<Probe>,
     pub(super) fifo: Fifo,
@@ -185,6 +187,7 @@ impl Session {
             watching: false,
             unwatched: None,
             poison: None,
+            poisoned_open: false,
             probes: Vec::new(),
             fifo: Fifo::default(),
             replies: Replies::default(),
@@ -312,10 +315,29 @@ impl Session {
         }
     }
 
-    /// From now on a plain relay in both directions.
+    /// From now on a plain relay in both directions. Not for a client that was told of a rejection: it would send
+    /// the rest of what was rejected, or act on a state that the backend knows nothing of.
     pub(super) fn relay(&mut self) {
+        if self.estranged() {
+            return self.end(Life::Abort);
+        }
         self.lane.add(Counter::Opaque, 1);
         self.end(Life::Opaque);
+    }
+}
+
+impl Session {
+    /// Whether the client's idea of the connection differs from the backend's, and only this session keeps them apart.
+    fn estranged(&self) -> bool {
+        let cut_short = match &self.request {
+            Request::Body(decided) => !matches!(decided.fate.way, Way::Forward { .. }),
+            Request::Head { .. } | Request::Closed | Request::Opaque => false,
+        };
+        cut_short
+            || self.poison.is_some()
+            || self.unwatched.is_some()
+            || matches!(self.block, Block::Virtual(_))
+            || self.fifo.has_local()
     }
 }
 
@@ -492,7 +514,12 @@ impl protocol::Session for Session {
     fn on_breaker_change(&mut self, _now: Instant) {
         // Kept any longer, the connection would go on rejecting with the backend back; used again, it would run
         // commands on the wrong database or as the wrong user.
-        if self.poison.is_some() && self.lane.gate().state() != State::Open {
+        let Some(poison) = &self.poison else { return };
+        self.poisoned_open |= poison.refusal.state == State::Open;
+        let gate = self.lane.gate();
+        if gate.rejects_all() {
+            self.poisoned_open = true;
+        } else if self.poisoned_open || gate.state() != State::HalfOpen || gate.mode() == Mode::Observe {
             self.hang_up();
             self.settle();
         }

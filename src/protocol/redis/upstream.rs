@@ -54,6 +54,8 @@ pub(super) struct Subscriptions {
     shards: u64,
     /// RESP3 is spoken: pushes have a type of their own.
     resp3: bool,
+    /// Requests to subscribe among those that the backend owes a reply for.
+    pub(super) asked: u64,
     /// Confirmations may come that nobody waits for, because CLIENT REPLY kept their requests out of the queue.
     pub(super) unannounced: bool,
 }
@@ -61,7 +63,12 @@ pub(super) struct Subscriptions {
 impl Subscriptions {
     /// After RESET.
     pub(super) fn clear(&mut self) {
-        *self = Self::default();
+        *self = Self { asked: self.asked, ..Self::default() };
+    }
+
+    /// Whether a command that is sent now may find a RESP2 subscriber, of whom Redis takes next to none.
+    pub(super) fn may_confine(&self) -> bool {
+        !self.resp3 && (self.any() || self.asked > 0 || self.unannounced)
     }
 
     fn any(&self) -> bool {
@@ -137,13 +144,8 @@ impl Session {
                         self.framed(now, &mut wins);
                     }
                 }
-                Step::Unknown => {
-                    // What cannot be delimited cannot have anything put behind it.
-                    match self.fifo.has_local() {
-                        true => self.end(Life::Abort),
-                        false => self.relay(),
-                    }
-                }
+                // What cannot be delimited cannot have anything put behind it.
+                Step::Unknown => self.relay(),
                 Step::Broken => {
                     self.report(now, &mut wins);
                     self.broken(now);
@@ -273,6 +275,9 @@ impl Session {
             return self.won(now, wins, generation, start);
         }
         let Some(owed) = self.fifo.take_one() else { return };
+        if let Expect::Confirmations { leave: false, .. } = owed.expect {
+            self.subscriptions.asked = self.subscriptions.asked.saturating_sub(1);
+        }
         let verdict = self.frame.verdict.take().unwrap_or(Verdict::Success);
         let hollow = verdict == Verdict::Success && !owed.conclusive;
         if owed.effect != Effect::None {

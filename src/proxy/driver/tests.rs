@@ -30,6 +30,8 @@ struct Lines {
     owed: VecDeque<Owed>,
     notes: Arc<Mutex<Vec<String>>>,
     client_over: bool,
+    /// Behind a line that begins with `@`.
+    watching: bool,
 }
 
 impl Lines {
@@ -45,6 +47,7 @@ impl Session for Lines {
             return;
         }
         for line in input.split_inclusive(|&b| b == b'\n').filter(|line| line.ends_with(b"\n")) {
+            self.watching |= line.starts_with(b"@");
             if line.starts_with(b"!") {
                 self.owed.push_back(Owed::Local);
                 plan.drop(line.len());
@@ -115,6 +118,14 @@ impl Session for Lines {
         self.phase = Phase::Abort;
     }
 
+    fn watches_breaker(&self) -> bool {
+        self.watching
+    }
+
+    fn on_breaker_change(&mut self, _: Instant) {
+        self.note("breaker");
+    }
+
     fn on_drain(&mut self, _: Instant) {
         self.note("drain");
         if self.owed.is_empty() {
@@ -158,8 +169,13 @@ impl Rig {
         let gate = Gate::new("lines", Policy::default(), 1, present());
         let backend = Arc::new(Backend { config: settings, gate: gate.clone() });
         let notes = Arc::new(Mutex::new(Vec::new()));
-        let session =
-            Lines { phase: Phase::Idle, owed: VecDeque::new(), notes: notes.clone(), client_over: false };
+        let session = Lines {
+            phase: Phase::Idle,
+            owed: VecDeque::new(),
+            notes: notes.clone(),
+            client_over: false,
+            watching: false,
+        };
         let (client, accepted) = UnixStream::pair().unwrap();
         let shutdown = Shutdown::default();
         let driver = Driver::new(session, gate.lane(1), backend, Socket::Unix(accepted), shutdown.ear());
@@ -210,6 +226,22 @@ async fn local_replies_keep_their_place_between_forwarded_ones() {
     read(&mut server, b"a\nb\n").await;
     server.write_all(b"A\nB\n").await.unwrap();
     read(&mut rig.client, b"A\nlocal\nlocal\nB\nlocal\n").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_of_the_breaker_before_the_watch_began_is_not_missed() {
+    let mut rig = Rig::new();
+    let mut server = rig.connected(b"@\n").await;
+    read(&mut server, b"@\n").await;
+    server.write_all(b"A\n").await.unwrap();
+    // Virtual time passes only when nothing can move any more.
+    tokio::time::sleep(PATIENCE).await;
+    assert_eq!(rig.notes(), ["breaker"], "once, for what may have been missed");
+    for changes in 2..4 {
+        rig.gate.trip(present(), None);
+        tokio::time::sleep(PATIENCE).await;
+        assert_eq!(rig.notes().len(), changes, "{:?}", rig.notes());
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -432,6 +432,61 @@ fn a_startup_probe_that_waits_for_its_client_is_no_silent_backend() {
 }
 
 #[test]
+fn a_query_probe_that_waits_for_its_client_is_no_silent_backend() {
+    let probe = |steps: &[Step]| {
+        let mut rig = Rig::new();
+        play(&mut rig, &[started(), vec![HalfOpen]].concat(), Cut::Whole);
+        play(&mut rig, steps, Cut::Whole);
+        assert_eq!(rig.snapshot().probes_in_flight, 1);
+        rig.now += std::time::Duration::from_secs(3600);
+        rig.gate.tick(rig.now);
+        let state = rig.snapshot().state;
+        rig.balance();
+        state
+    };
+    let long = q(&"SELECT 1 ".repeat(1000));
+    let (head, tail) = long.split_at(long.len() - 1);
+    assert_eq!(probe(&[Client(head.to_vec())]), State::HalfOpen);
+    assert_eq!(probe(&[Client(head.to_vec()), Client(tail.to_vec())]), State::Open);
+    let run = [parse("", "SELECT 1"), bind(""), execute()].concat();
+    assert_eq!(probe(&[Client(run.clone())]), State::HalfOpen);
+    assert_eq!(probe(&[Client(run.clone()), Client(sync())]), State::Open);
+    assert_eq!(probe(&[Client(run), Client(flush())]), State::Open);
+}
+
+#[test]
+fn a_driver_that_numbers_its_statements_keeps_its_session_through_thousands_of_rejections() {
+    let mut rig = Rig::new();
+    play(&mut rig, &started(), Cut::Whole);
+    rig.step(&Trip);
+    for n in 0..10_000 {
+        rig.step(&Client([parse(&format!("s{n}"), "SELECT 1"), sync()].concat()));
+    }
+    rig.step(&Reset);
+    rig.step(&Client([bind("s0"), execute(), sync()].concat()));
+    rig.step(&Client([bind("s9999"), execute(), sync()].concat()));
+    rig.step(&Client([parse("s9999", "SELECT 1"), bind("s9999"), execute(), sync()].concat()));
+    let end = rig.outcome();
+    assert_eq!((rejected(&end), end.count(Counter::RejectedSession)), (10_000, 2));
+    assert_eq!((end.sent().as_str(), end.phase), ("PBES", Phase::Relay));
+    rig.balance();
+}
+
+#[test]
+fn a_session_whose_rejected_statements_cannot_be_remembered_is_ended() {
+    let mut rig = Rig::new();
+    play(&mut rig, &started(), Cut::Whole);
+    rig.step(&Trip);
+    let one = |n: u32| [parse(&format!("s{n}"), "SELECT 1"), sync()].concat();
+    rig.step(&Client((0..1 << 16).flat_map(one).collect()));
+    assert_eq!(rig.outcome().phase, Phase::Relay);
+    rig.step(&Client(one(1 << 16)));
+    let end = rig.outcome();
+    assert_eq!((end.phase, end.error(b'S').as_str()), (Phase::Finish, "FATAL"));
+    rig.balance();
+}
+
+#[test]
 fn a_session_that_waits_behind_an_open_breaker_waits_for_nothing() {
     session(&[Trip, Client(q("SELECT 1")), Waits(Wait::Nothing)]);
 }

@@ -1,7 +1,7 @@
 //! PROTOCOLS.md §3.3: what opens and closes a call.
 
 use super::rig::*;
-use crate::breaker::Fault;
+use crate::breaker::{Fault, State};
 use crate::metrics::Counter;
 use crate::protocol::{Phase, Wait};
 
@@ -28,7 +28,7 @@ fn a_function_call_is_one_call() {
 fn an_extended_run_is_one_call_up_to_its_sync_and_flush_does_not_close_it() {
     let end = session(&[
         Client([parse("", "SELECT 1"), describe(""), flush()].concat()),
-        Waits(Wait::Nothing),
+        Waits(Wait::Backend(RESPONSE)),
         Server([m(b'1', b""), m(b't', &[0, 0]), m(b'n', b"")].concat()),
         Client([bind(""), execute(), flush()].concat()),
         Server([m(b'2', b""), complete("SELECT 0")].concat()),
@@ -282,6 +282,24 @@ fn leftover_copy_data_after_an_error_is_nobodys() {
 }
 
 #[test]
+fn copy_ends_before_an_execute_end_no_copy() {
+    let run =
+        [parse("", "COPY t FROM STDIN"), copy_done(), copy_fail(), bind(""), execute(), sync()].concat();
+    let asked = [m(b'1', b""), m(b'2', b""), m(b'G', &[0, 0, 0])].concat();
+    let end = session(&[
+        Client(run),
+        Server(asked),
+        Client([copy_data(b"1"), copy_done()].concat()),
+        Server(complete("COPY 1")),
+        Client(sync()),
+        Server(z('I')),
+        Trip,
+        Client(q("SELECT 1")),
+    ]);
+    assert_eq!((calls(&end), end.count(Counter::RejectedOpen)), ((1, 0, 0), 1));
+}
+
+#[test]
 fn copy_fail_is_the_users_own_cancel() {
     let mut steps = Vec::new();
     for _ in 0..10 {
@@ -404,9 +422,64 @@ fn a_half_closed_client_gets_its_answer() {
 }
 
 #[test]
-fn a_backend_that_closes_on_a_half_closed_client_has_failed() {
-    let end = session(&[Client(q("SELECT 1")), ClientEof, ServerEof(Fault::Eof)]);
-    assert_eq!(calls(&end), (0, 1, 0));
+fn a_backend_that_ends_the_query_of_a_client_that_has_left_has_not_failed() {
+    for fault in [Fault::Eof, Fault::Reset] {
+        let end = session(&[Client(q("SELECT 1")), ClientEof, ServerEof(fault)]);
+        assert_eq!((calls(&end), end.phase), ((0, 0, 1), Phase::Finish));
+    }
+    let crash = session(&[
+        Client(q("SELECT 1")),
+        ClientEof,
+        Server(notice("WARNING", "57P02")),
+        ServerEof(Fault::Eof),
+    ]);
+    assert_eq!((calls(&crash), crash.failed()), ((0, 1, 0), vec!["57P02"]));
+}
+
+#[test]
+fn a_client_that_leaves_when_it_is_asked_for_a_password_is_no_failure() {
+    for kind in [3, 5, 10] {
+        let end = run(&[
+            Client(startup()),
+            Connect,
+            Server(auth(kind)),
+            ClientEof,
+            ServerEof(Fault::Eof),
+            Is(State::Closed),
+        ]);
+        assert_eq!((end.verdicts(), end.told().as_str(), end.phase), ((0, 0, 1), "R", Phase::Finish));
+    }
+}
+
+#[test]
+fn a_backend_owes_the_answers_that_a_flush_asks_for() {
+    let (owed, free) = (Waits(Wait::Backend(RESPONSE)), Waits(Wait::Nothing));
+    let asked = || vec![Client([parse("", "SELECT 1"), describe("")].concat()), free.clone()];
+    let described = session(
+        &[
+            asked(),
+            vec![
+                Client(flush()),
+                owed.clone(),
+                Server([m(b'1', b""), m(b't', &[0, 0])].concat()),
+                owed.clone(),
+                Server(m(b'T', &[0, 0])),
+                free.clone(),
+                Client([bind(""), execute()].concat()),
+                free.clone(),
+                Client(sync()),
+                owed.clone(),
+                Server([m(b'2', b""), row(), complete("SELECT 1"), z('I')].concat()),
+                free.clone(),
+            ],
+        ]
+        .concat(),
+    );
+    assert_eq!(calls(&described), (1, 0, 0));
+    let failed = [asked(), vec![Client(flush()), Server(error("ERROR", "42601")), free.clone()]].concat();
+    assert_eq!(calls(&session(&failed)), (1, 0, 0));
+    let hung = session(&[asked(), vec![Client(flush()), Deadline]].concat());
+    assert_eq!((calls(&hung), hung.error(b'C').as_str()), ((0, 1, 0), "08006"));
 }
 
 #[test]

@@ -359,6 +359,24 @@ fn a_transaction_can_be_the_probe() {
 }
 
 #[test]
+fn a_pipelined_transaction_that_is_the_probe_runs_to_its_end() {
+    for warm in [true, false] {
+        scenario(|rig| {
+            if warm {
+                rig.passes(req("PING"), "+PONG\r\n");
+            }
+            rig.half_open().forget();
+            rig.client(reqs(&["MULTI", "SET k v", "INCR n", "EXEC", "GET k"]));
+            assert_eq!(rig.up(), text(&reqs(&["MULTI", "SET k v", "INCR n", "EXEC"])), "one unit");
+            rig.server("+OK\r\n+QUEUED\r\n+QUEUED\r\n*2\r\n+OK\r\n:1\r\n");
+            assert_eq!(rejections(&rig.down()), 1);
+            assert!(!rig.down().contains("EXECABORT"));
+            assert_eq!((rig.state(), rig.count(Counter::Probes)), (State::Closed, 1));
+        });
+    }
+}
+
+#[test]
 fn a_probe_dies_with_its_connection_as_one_failure() {
     scenario(|rig| {
         rig.half_open().client(reqs(&["HELLO 3", "GET k"]));

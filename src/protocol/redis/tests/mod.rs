@@ -53,7 +53,7 @@ struct Rig {
 }
 
 fn policy() -> Policy {
-    Policy { failure_threshold: 3, ..Policy::default() }
+    Policy { failure_threshold: Some(3), ..Policy::default() }
 }
 
 fn settings(overrides: Overrides) -> Settings {

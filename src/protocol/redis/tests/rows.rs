@@ -154,8 +154,8 @@ fn subscriptions_are_confirmed_even_under_client_reply_off() {
     scenario(|rig| {
         rig.passes(req("CLIENT REPLY OFF"), "").passes(req("SUBSCRIBE a"), sub("subscribe", "a", 1));
         rig.server("*3\r\n$7\r\nmessage\r\n$1\r\na\r\n$2\r\nhi\r\n");
-        rig.passes(req("UNSUBSCRIBE a"), sub("unsubscribe", "a", 0))
-            .passes(req("CLIENT REPLY ON"), "+OK\r\n");
+        rig.passes(req("UNSUBSCRIBE a"), sub("unsubscribe", "a", 0));
+        rig.passes(req("RESET"), "+RESET\r\n");
         in_step(rig);
     });
 }
@@ -181,8 +181,8 @@ fn client_reply_skip_skips_itself_and_the_next() {
 #[test]
 fn reset_ends_client_reply_off_and_subscriptions() {
     scenario(|rig| {
-        rig.passes(req("SUBSCRIBE a"), sub("subscribe", "a", 1));
-        rig.passes(reqs(&["CLIENT REPLY OFF", "RESET"]), "+RESET\r\n");
+        rig.passes(reqs(&["CLIENT REPLY OFF", "SUBSCRIBE a"]), sub("subscribe", "a", 1));
+        rig.passes(req("RESET"), "+RESET\r\n");
         rig.passes(req("LRANGE l 0 -1"), "*3\r\n$7\r\nmessage\r\n$1\r\na\r\n$2\r\nhi\r\n");
         in_step(rig);
     });
@@ -365,5 +365,43 @@ fn a_pause_seen_by_one_session_extends_the_deadlines_of_all() {
         other.session().on_deadline(now);
         assert_eq!(other.phase(), Phase::Finish);
         assert_eq!(rig.count(Counter::Failure), 1);
+    });
+}
+
+#[test]
+fn a_request_without_a_command_uses_up_client_reply_skip() {
+    for nothing in ["*0\r\n", "*-1\r\n", "\r\n", "\n"] {
+        scenario(|rig| {
+            let requests = [req("CLIENT REPLY SKIP"), nothing.into(), reqs(&["PING", "GET a"])].concat();
+            rig.passes(requests, "+PONG\r\n$1\r\na\r\n");
+            in_step(rig);
+        });
+    }
+}
+
+#[test]
+fn client_reply_of_a_resp2_subscriber_makes_a_plain_relay() {
+    // Redis refuses it: with one error, or, behind CLIENT REPLY OFF, without a word.
+    scenario(|rig| {
+        rig.passes(reqs(&["SUBSCRIBE a", "CLIENT REPLY OFF", "UNSUBSCRIBE a", "GET k"]), "");
+        let replies =
+            [&sub("subscribe", "a", 1), "-ERR Can't execute\r\n", &sub("unsubscribe", "a", 0), "$-1\r\n"];
+        rig.forget().server(replies.concat());
+        assert_eq!(rig.down(), replies.concat());
+        assert_eq!((rig.count(Counter::Opaque), rig.wait()), (1, Wait::Nothing));
+    });
+    scenario(|rig| {
+        rig.passes(reqs(&["CLIENT REPLY OFF", "PSUBSCRIBE p"]), sub("psubscribe", "p", 1));
+        rig.passes(reqs(&["CLIENT REPLY ON", "GET k", "RESET", "GET k"]), "+RESET\r\n$-1\r\n");
+        assert_eq!((rig.count(Counter::Opaque), rig.wait()), (1, Wait::Nothing));
+    });
+}
+
+#[test]
+fn client_reply_of_a_resp3_subscriber_is_accounted_for() {
+    scenario(|rig| {
+        rig.passes(req("HELLO 3"), "%0\r\n").passes(req("SUBSCRIBE a"), sub3("subscribe", "a", 1));
+        rig.passes(reqs(&["CLIENT REPLY SKIP", "GET a", "GET b"]), "$1\r\nb\r\n");
+        in_step(rig);
     });
 }

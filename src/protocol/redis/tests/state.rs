@@ -365,3 +365,57 @@ fn no_error_of_ours_makes_a_driver_retry_in_silence() {
     assert!(forbidden.iter().all(|words| !down.contains(words)), "{down}");
     assert!(down.lines().all(|line| line.starts_with(['-', '+'])), "{down}");
 }
+
+#[test]
+fn what_was_rejected_never_reaches_the_backend_by_way_of_a_plain_relay() {
+    // Each leaves a client that believes in a state which the backend knows nothing of.
+    let beliefs: [&[&str]; 4] = [&["SELECT 3"], &["MULTI", "SET k v"], &["WATCH k"], &["HELLO 3"]];
+    for belief in beliefs {
+        for unasked in ["+what\r\n", "-ERR what\r\n", "^new\r\n", "$?\r\n"] {
+            broken_scenario(|rig| {
+                warm(rig);
+                rig.trip();
+                rig.refused(reqs(belief));
+                rig.forget().server(unasked);
+                assert_eq!(rig.phase(), Phase::Abort, "{belief:?} {unasked:?}");
+                rig.client(reqs(&["SET k v", "EXEC"]));
+                assert_eq!(rig.up(), "");
+            });
+        }
+    }
+}
+
+#[test]
+fn the_rest_of_a_rejected_value_is_no_request() {
+    broken_scenario(|rig| {
+        warm(rig);
+        rig.trip();
+        rig.refused("*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$100\r\n");
+        rig.forget().server("-ERR what\r\n").client("\r\nFLUSHALL\r\n");
+        assert_eq!(rig.up(), "");
+    });
+}
+
+#[test]
+fn a_poisoned_connection_hears_of_a_change_that_came_before_anybody_listened() {
+    scenario(|rig| {
+        warm(rig);
+        rig.trip();
+        rig.refused(req("SELECT 3"));
+        rig.tell();
+        assert_eq!(rig.phase(), Phase::Relay, "still open");
+    });
+    scenario(|rig| {
+        warm(rig);
+        rig.half_open();
+        let mut other = rig.another();
+        other.client(req("GET k"));
+        rig.refused(req("SELECT 3"));
+        rig.tell();
+        assert_eq!(rig.phase(), Phase::Relay, "no change since it was poisoned");
+        rig.trip();
+        assert_eq!(rig.phase(), Phase::Relay, "open");
+        rig.pass_time(HOLD);
+        assert_eq!(rig.phase(), Phase::Finish);
+    });
+}

@@ -1,0 +1,79 @@
+// Why a breaker last opened, told as a story: what was seen, what it means, what happens next.
+
+import { explainCause, serverName, shortCause } from "./causes.js";
+import { h } from "./dom.js";
+import { clock, count, duration, millis, plural } from "./format.js";
+
+const KINDS = { connect: "Connecting", command: "Command", startup: "Login", query: "Query" };
+
+/** The last trip with its evidence, as elements. */
+export function tripStory(backend) {
+  const trip = backend.breaker.last_trip;
+  if (!trip) return [h("p", { class: "calm" }, "It has not tripped since fusewire was started.")];
+  return [
+    h("p", { class: "verdict" }, condition(trip, backend)),
+    trip.cause && h("p", {}, explainCause(trip.cause, backend)),
+    trip.evidence.length > 0 && evidence(trip.evidence),
+  ].filter(Boolean);
+}
+
+/** What the present state means for clients, in a sentence or two. `now` is fusewire's time. */
+export function consequence(backend, now) {
+  const { state, mode, retryAt, breaker } = backend;
+  const server = serverName(backend.protocol);
+  if (mode === "disabled") return `Disabled: every call goes to ${server}, whatever happens to it.`;
+  const seen = mode === "observe" ? " It only observes: nothing is rejected." : "";
+  if (state === "open") {
+    const next =
+      retryAt === null
+        ? "It stays open until somebody resets it."
+        : `In ${duration(retryAt - now)} one call is let through as a test; if it succeeds, the breaker closes.`;
+    return `Calls get an error at once instead of waiting for ${server}. ${next}${seen}`;
+  }
+  if (state === "half_open") {
+    return `The next call is let through as a test. If it succeeds the breaker closes, if it fails it opens again; until then all others get an error at once.${seen}`;
+  }
+  const run = breaker.metrics.consecutive_failures;
+  const limit = backend.threshold ? ` of ${count(backend.threshold)}` : "";
+  const failing = run > 0 ? ` ${count(run)}${limit} failures in a row so far.` : "";
+  const slow = breaker.slow_start ? " After its recovery not every call is let through yet." : "";
+  return `All calls go to ${server}.${failing}${slow}${seen}`;
+}
+
+function condition(trip, backend) {
+  const failures = trip.evidence.filter((outcome) => outcome.verdict === "failure").length;
+  switch (trip.condition) {
+    case "manual":
+      return "An operator opened it by hand.";
+    case "consecutive_failures":
+      return `${plural(failures || backend.threshold || 0, "call")} in a row failed, and that is its limit: ${shortCause(trip.cause)}.`;
+    case "probe_failed":
+      return `It was half-open and let one call through as a test. That failed too: ${shortCause(trip.cause)}.`;
+    case "probe_slow":
+      return "It was half-open and let one call through as a test. That succeeded, but took longer than a call may.";
+    default:
+      return `${trip.reason.charAt(0).toUpperCase()}${trip.reason.slice(1)}.`;
+  }
+}
+
+/** Newest first: the last failure is the one that people look for. */
+function evidence(outcomes) {
+  const head = ["Time", "Call", "Outcome", "Took"].map((title) => h("th", { scope: "col" }, title));
+  const rows = outcomes.toReversed().map((outcome) =>
+    h(
+      "tr",
+      {},
+      h("td", {}, clock(Date.parse(outcome.at) / 1e3)),
+      h("td", {}, KINDS[outcome.kind] ?? outcome.kind),
+      h("td", { class: outcome.verdict }, outcome.cause ? shortCause(outcome.cause) : outcome.verdict),
+      h("td", { class: "number" }, millis(outcome.duration_ms)),
+    ),
+  );
+  return h(
+    "details",
+    { class: "evidence", open: true },
+    h("summary", {}, `The evidence: its last ${plural(outcomes.length, "outcome")}`),
+    h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Evidence" },
+      h("table", {}, h("thead", {}, h("tr", {}, head)), h("tbody", {}, rows))),
+  );
+}

@@ -1,0 +1,108 @@
+//! What a closed breaker remembers, and when that is enough to trip it.
+//!
+//! It is begun afresh on every change of state: what was seen before an outage says nothing about the backend that
+//! came back. Absent on purpose: what happens after a trip.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use super::evidence::{Condition, Outcome, Trip};
+use super::policy::{Policy, Rates};
+use super::ramp::Ramp;
+use super::verdict::{CallKind, Cause, Verdict};
+use super::window::{Sample, Sums, Window};
+
+/// The memory of a closed breaker.
+#[derive(Debug)]
+pub(super) struct Closed {
+    /// Failures since the last success.
+    pub(super) failures: u32,
+    /// The last failure in sight.
+    cause: Option<Cause>,
+    /// None while no rate is on.
+    window: Option<Window>,
+    /// The last outcomes: of the run, or with a window of all calls.
+    recent: VecDeque<Outcome>,
+    /// The slow start that is under way.
+    pub(super) ramp: Option<Ramp>,
+}
+
+impl Closed {
+    pub(super) fn new(policy: &Policy, now: Instant) -> Self {
+        let window = policy.rates.are_on().then(|| Window::new(policy.rates.window, now));
+        Self { failures: 0, cause: None, window, recent: VecDeque::new(), ramp: None }
+    }
+
+    /// Whether a success would change anything: it ends a run, and it goes into a window.
+    pub(super) fn wants_success(&self) -> bool {
+        self.failures > 0 || self.window.is_some()
+    }
+
+    /// Takes one outcome that is not ignored; the trip if it is the last straw.
+    pub(super) fn take(&mut self, policy: &Policy, outcome: &Outcome) -> Option<Trip> {
+        match &outcome.verdict {
+            Verdict::Ignored => return None,
+            Verdict::Success => {
+                self.failures = 0;
+                if self.window.is_none() {
+                    self.recent.clear();
+                    return None;
+                }
+            }
+            Verdict::Failure(cause) => {
+                self.failures = self.failures.saturating_add(1);
+                self.cause = Some(cause.clone());
+            }
+        }
+        if self.recent.len() == Trip::EVIDENCE_MAX {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(outcome.clone());
+
+        let rates = &policy.rates;
+        let sample = Sample { failed: outcome.verdict != Verdict::Success, slow: is_slow(rates, outcome) };
+        let sums = self.window.as_mut().map(|window| window.push(outcome.at, sample));
+        // The run comes first: on a total outage it is both the sooner and the plainer answer to "why".
+        let by_run = policy.failure_threshold.filter(|&threshold| self.failures >= threshold);
+        let condition = match by_run {
+            Some(_) => Condition::ConsecutiveFailures(self.failures),
+            None => by_rate(rates, sums?)?,
+        };
+        Some(self.trip(outcome.at, condition))
+    }
+
+    fn trip(&mut self, at: Instant, condition: Condition) -> Trip {
+        let recent = std::mem::take(&mut self.recent);
+        let behind = match condition {
+            Condition::ConsecutiveFailures(n) => usize::try_from(n).unwrap_or(usize::MAX),
+            _ => usize::MAX,
+        };
+        let skipped = recent.len().saturating_sub(behind);
+        let cause = match condition {
+            // Whatever else has failed, slowness is what it tripped on.
+            Condition::SlowCallRate { .. } => None,
+            _ => self.cause.take(),
+        };
+        Trip { at, condition, cause, evidence: recent.into_iter().skip(skipped).collect() }
+    }
+}
+
+/// Whether a call took longer than a call should. A startup never does: most of its time may be its user's, who
+/// looks for the password.
+pub(super) fn is_slow(rates: &Rates, outcome: &Outcome) -> bool {
+    rates.slow_call_rate.is_some()
+        && outcome.kind != CallKind::Startup
+        && outcome.duration > rates.slow_call_duration
+}
+
+fn by_rate(rates: &Rates, sums: Sums) -> Option<Condition> {
+    let Sums { calls, failed, slow } = sums;
+    if calls < rates.least_calls() {
+        return None;
+    }
+    if rates.failure_rate.is_some_and(|rate| rate.is_reached(failed, calls)) {
+        return Some(Condition::FailureRate { failed, calls });
+    }
+    let is_slow = rates.slow_call_rate.is_some_and(|rate| rate.is_reached(slow, calls));
+    is_slow.then_some(Condition::SlowCallRate { slow, calls })
+}
