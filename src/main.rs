@@ -11,6 +11,7 @@ use clap::Parser;
 use fusewire::config::args::{Cli, Command, Inputs};
 use fusewire::config::settings::VARIABLE_PREFIX;
 use fusewire::config::{self, Env, Loaded};
+use fusewire::proxy::tls::Store;
 use fusewire::telemetry;
 
 fn main() -> ExitCode {
@@ -47,6 +48,16 @@ fn check(inputs: &Inputs) -> ExitCode {
         Ok(loaded) => {
             for warning in &loaded.warnings {
                 complain(warning);
+            }
+            let mut unusable = false;
+            for backend in &loaded.config.backends {
+                if let Err(error) = Store::new(backend) {
+                    complain(format_args!("backend '{}': {error}", backend.name));
+                    unusable = true;
+                }
+            }
+            if unusable {
+                return ExitCode::FAILURE;
             }
             // A closed pipe (`fusewire check | head -1`) is no reason to fail.
             let _ = io::stdout().write_all(summary(&loaded).as_bytes());

@@ -14,6 +14,7 @@ use crate::backends::Backends;
 use crate::config::{Config, Endpoint};
 use crate::gate::Gate;
 use crate::proxy::listener::{Listener, SocketFiles};
+use crate::proxy::tls::LoadError;
 use crate::proxy::worker::{Service, Workers};
 
 /// Why the proxy could not start.
@@ -28,6 +29,14 @@ pub enum RunError {
         backend: Arc<str>,
         /// The system's reason.
         error: io::Error,
+    },
+    /// A certificate, key or authority cannot be used.
+    #[error("backend '{backend}': {error}")]
+    Tls {
+        /// The backend's name.
+        backend: Arc<str>,
+        /// The setting, the file and the reason.
+        error: LoadError,
     },
     /// The admin API cannot be listened for; the message names the address.
     #[error("{0}")]
@@ -99,7 +108,9 @@ fn listen(backends: &Backends, files: &mut SocketFiles) -> Result<Vec<(Listener,
         let config = &backend.config;
         let refused =
             |error| RunError::Listen { endpoint: config.listen.clone(), backend: config.name.clone(), error };
-        let service = Arc::new(Service::new(backend.clone()));
+        let service = Service::new(backend.clone())
+            .map_err(|error| RunError::Tls { backend: config.name.clone(), error })?;
+        let service = Arc::new(service);
         for listener in Listener::bind(&config.listen, files).map_err(refused)? {
             listeners.push((listener, service.clone()));
         }

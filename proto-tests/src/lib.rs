@@ -9,6 +9,7 @@
 //! | [`redis_server`], [`postgres_server`] | private real servers |
 //! | [`fusewire`] | the proxy under test, with its admin API, metrics and log |
 //! | [`fake`] | servers that follow a script |
+//! | [`tls`] | certificates, and a client that speaks TLS |
 //! | [`wire`], [`pgwire`] | clients that say exactly the bytes they are told |
 //! | [`http`] | just enough HTTP for the admin API |
 //! | [`browser`] | a headless Chromium for the dashboard |
@@ -25,6 +26,7 @@ pub mod pgwire;
 pub mod postgres_server;
 pub mod process;
 pub mod redis_server;
+pub mod tls;
 pub mod tools;
 pub mod until;
 pub mod wire;
@@ -35,5 +37,6 @@ pub use fusewire::{Fusewire, Setup};
 pub use pgwire::Pg;
 pub use postgres_server::Postgres;
 pub use redis_server::Redis;
+pub use tls::Authority;
 pub use until::{eventually, within};
 pub use wire::Client;

@@ -15,6 +15,7 @@ use tempfile::TempDir;
 
 use crate::pgwire::Pg;
 use crate::process::{self, Process, Signal};
+use crate::tls::Cert;
 use crate::tools::{free_port, output_of, profile_dir, run_with_input, tool};
 use crate::until::{check, eventually};
 
@@ -47,17 +48,43 @@ host all all all trust
 pub struct Postgres {
     process: Option<Process>,
     port: u16,
+    args: Vec<String>,
     dir: TempDir,
 }
 
 impl Postgres {
     /// Starts one and waits until it takes queries.
     pub fn start() -> Self {
+        Self::with(None, None)
+    }
+
+    /// Starts one that grants TLS with this certificate; with `ca`, clients are asked for one that it has signed.
+    pub fn with_tls(cert: &Cert, ca: Option<&Path>) -> Self {
+        Self::with(Some(cert), ca)
+    }
+
+    fn with(cert: Option<&Cert>, ca: Option<&Path>) -> Self {
         let dir = TempDir::with_prefix("fusewire-postgres-").expect("a temporary directory");
         let data = dir.path().join("data");
         copy(template(), &data);
+        let mut args = Vec::new();
+        let files = [
+            (cert.map(|cert| &*cert.cert), "server.crt", "ssl_cert_file"),
+            (cert.map(|cert| &*cert.key), "server.key", "ssl_key_file"),
+            (ca, "ca.crt", "ssl_ca_file"),
+        ];
+        for (from, name, setting) in
+            files.into_iter().filter_map(|(from, name, set)| Some((from?, name, set)))
+        {
+            fs::copy(from, data.join(name)).expect("a file");
+            fs::set_permissions(data.join(name), fs::Permissions::from_mode(0o600)).expect("permissions");
+            args.extend(["-c".to_owned(), format!("{setting}={name}")]);
+        }
+        if cert.is_some() {
+            args.extend(["-c".to_owned(), "ssl=on".to_owned()]);
+        }
         give_away(dir.path());
-        let mut postgres = Self { process: None, port: free_port(), dir };
+        let mut postgres = Self { process: None, port: free_port(), args, dir };
         postgres.restart();
         postgres
     }
@@ -69,7 +96,7 @@ impl Postgres {
             File::options().create(true).append(true).open(self.dir.path().join("log")).expect("a log file");
         let mut command = as_postgres(&tool("postgres"));
         command.arg("-D").arg(self.data()).args(["-p", &self.port.to_string()]);
-        command.args(["-c", "listen_addresses=127.0.0.1,::1", "-k"]).arg(self.dir.path());
+        command.args(["-c", "listen_addresses=127.0.0.1,::1", "-k"]).arg(self.dir.path()).args(&self.args);
         command.current_dir(self.dir.path()).stdout(log.try_clone().expect("a log file")).stderr(log);
         self.process = Some(Process::start(&mut command));
         eventually("Postgres", || {

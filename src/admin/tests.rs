@@ -43,6 +43,7 @@ fn backend(name: &str, protocol: Protocol) -> config::Backend {
         protocol,
         listen: loopback(),
         upstream: loopback(),
+        tls: config::Tls::default(),
         breaker: Policy::default(),
         timeouts: Timeouts {
             connect: Duration::from_secs(3),

@@ -130,6 +130,8 @@ pub enum Reason {
     OtherProtocol { protocol: &'static str },
     #[error("it must be {expected}, not {found}")]
     WrongType { expected: &'static str, found: &'static str },
+    #[error("{why}")]
+    Tls { why: &'static str },
     #[error("it is required")]
     Missing,
     #[error("another backend is named {name} as well; give each its own name=...")]

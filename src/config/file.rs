@@ -214,6 +214,7 @@ impl Reader<'_> {
         let value = match value.get_ref() {
             DeValue::String(text) => Written::One(text.to_string()),
             DeValue::Integer(number) if number.radix() == 10 => Written::One(number.as_str().to_owned()),
+            DeValue::Boolean(switch) if setting.takes_boolean() => Written::One(switch.to_string()),
             DeValue::Float(number) if setting.takes_fraction() => Written::One(number.as_str().to_owned()),
             DeValue::Array(items) => {
                 let texts: Option<Vec<String>> =

@@ -30,6 +30,7 @@ pub mod resolve;
 pub mod settings;
 #[cfg(test)]
 mod tests;
+pub mod tls;
 mod units;
 mod value;
 
@@ -43,6 +44,7 @@ use crate::breaker::Policy;
 
 pub use error::{Error, Origin, Reason};
 pub use raw::Env;
+pub use tls::Tls;
 
 use args::Inputs;
 use file::File;
@@ -163,6 +165,8 @@ pub struct Backend {
     pub breaker: Policy,
     /// How long things may take.
     pub timeouts: Timeouts,
+    /// Which legs are encrypted, and how.
+    pub tls: Tls,
 }
 
 /// A protocol and its own settings.

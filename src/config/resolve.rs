@@ -6,6 +6,7 @@
 //! setting. Absent on purpose: the file system and the process environment.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use super::settings::{Key, SETTINGS};
 use super::value::{Value, preset, read};
 use super::{
     Backend, Config, Endpoint, Loaded, Log, LogFormat, Overrides, Postgres, Protocol, Redis, SqlState,
-    Timeouts, units,
+    Timeouts, Tls, tls, units,
 };
 use crate::breaker::{Factor, Mode, Policy, Rates, Share, Span};
 
@@ -190,7 +191,9 @@ impl Resolver {
                 verdicts,
             }),
         };
+        let tls = self.tls(one, stack)?;
         Some(Backend {
+            tls,
             name: one.name.clone(),
             protocol,
             listen: stack.address(Key::Listen)??,
@@ -204,6 +207,33 @@ impl Resolver {
                 keepalive: stack.span(Key::Keepalive)??,
             },
         })
+    }
+
+    /// TLS, if its settings go together.
+    fn tls(&mut self, one: &Merged, stack: &Stack<'_>) -> Option<Tls> {
+        let parts = tls::Parts {
+            speaks: one.speaks,
+            listen: stack.address(Key::Listen)??,
+            upstream: stack.address(Key::Upstream)??,
+            cert: stack.path(Key::TlsCert)?,
+            key: stack.path(Key::TlsKey)?,
+            client_ca: stack.path(Key::TlsClientCa)?,
+            // A default for all Postgres backends says nothing about Redis ones.
+            required: one.speaks == Speaks::Postgres && stack.switch(Key::TlsRequired)?,
+            mode: stack.tls_mode(Key::UpstreamTls)?,
+            ca: stack.path(Key::UpstreamCa)?,
+            server_name: stack.host(Key::UpstreamServerName)?,
+            upstream_cert: stack.path(Key::UpstreamCert)?,
+            upstream_key: stack.path(Key::UpstreamKey)?,
+        };
+        // A value that was refused has left its default behind, which must not be blamed on anyone.
+        if self.problems.iter().any(|problem| !matches!(problem.reason, Reason::Tls { .. })) {
+            return None;
+        }
+        parts
+            .settle()
+            .map_err(|(key, why)| self.refuse(&one.origin, Some(key.name()), Reason::Tls { why }))
+            .ok()
     }
 
     /// The breaker's policy, and what in it is not as its author may think.
@@ -365,6 +395,22 @@ impl Stack<'_> {
 
     fn text(&self, key: Key) -> Option<Arc<str>> {
         if let Value::Text(text) = self.get(key)? { Some(text) } else { None }
+    }
+
+    fn path(&self, key: Key) -> Option<Option<PathBuf>> {
+        if let Value::Path(path) = self.get(key)? { Some(path) } else { None }
+    }
+
+    fn host(&self, key: Key) -> Option<Option<Arc<str>>> {
+        if let Value::Host(host) = self.get(key)? { Some(host) } else { None }
+    }
+
+    fn switch(&self, key: Key) -> Option<bool> {
+        if let Value::Switch(on) = self.get(key)? { Some(on) } else { None }
+    }
+
+    fn tls_mode(&self, key: Key) -> Option<tls::Mode> {
+        if let Value::TlsMode(mode) = self.get(key)? { Some(mode) } else { None }
     }
 
     fn state(&self, key: Key) -> Option<SqlState> {

@@ -7,6 +7,8 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use super::tls;
+
 /// Names one setting in code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[allow(missing_docs)] // Each is explained by its row of `SETTINGS`.
@@ -34,6 +36,15 @@ pub enum Key {
     HandshakeTimeout,
     TcpUserTimeout,
     Keepalive,
+    TlsCert,
+    TlsKey,
+    TlsClientCa,
+    TlsRequired,
+    UpstreamTls,
+    UpstreamCa,
+    UpstreamServerName,
+    UpstreamCert,
+    UpstreamKey,
     RejectCode,
     RejectConnectCode,
     RejectQueryCode,
@@ -111,6 +122,14 @@ pub enum Kind {
         /// Whether `off` may stand in its place.
         off: bool,
     },
+    /// The path of a file; empty or `off` for none.
+    Path,
+    /// A DNS name or an address; empty or `off` for none.
+    Host,
+    /// `true` or `false`.
+    Switch,
+    /// How a server is spoken to: libpq's words for `sslmode`.
+    TlsMode,
     /// Upper-case letters.
     RedisCode,
     /// Five digits or upper-case letters.
@@ -152,6 +171,8 @@ pub enum Group {
     Breaker,
     /// How long things may take.
     Timeouts,
+    /// Which legs are encrypted, and how.
+    Tls,
     /// What a refused client reads.
     Rejections,
     /// Which replies count as what.
@@ -169,6 +190,7 @@ impl Group {
             Self::Backends => "Backends",
             Self::Breaker => "Breaker (per backend; given as a flag: the default of all)",
             Self::Timeouts => "Timeouts (per backend; given as a flag: the default of all)",
+            Self::Tls => "TLS (per backend; given as a flag: the default of all)",
             Self::Rejections => "Rejections (per backend; given as a flag: the default of all)",
             Self::Verdicts => "Verdicts (per backend; given as a flag: the default of all)",
             Self::Process => "Process",
@@ -282,6 +304,25 @@ settings! {
     Keepalive "keepalive" Backend Timeouts span(SECOND, Duration::from_secs(9 * 3600)), Preset::Same("30s"),
         "Idle time before TCP keepalive packets, on both sides; rounded down to whole seconds";
 
+    TlsCert "tls_cert" Backend Tls Kind::Path, Preset::Same(""),
+        "Certificate chain that clients are shown, a PEM file; with it Redis clients must and Postgres clients may use TLS";
+    TlsKey "tls_key" Backend Tls Kind::Path, Preset::Same(""),
+        "Private key of tls_cert, a PEM file";
+    TlsClientCa "tls_client_ca" Backend Tls Kind::Path, Preset::Same(""),
+        "Authorities, a PEM file: clients that use TLS must show a certificate that one of them has signed";
+    TlsRequired "tls_required" Postgres Tls Kind::Switch, Preset::Same("false"),
+        "Whether clients without TLS are refused; cancel requests pass, because libpq sent them without until 17";
+    UpstreamTls "upstream_tls" Backend Tls Kind::TlsMode, Preset::Same("disable"),
+        "TLS to the server, in libpq's words; require and prefer verify nothing";
+    UpstreamCa "upstream_ca" Backend Tls Kind::Path, Preset::Same(""),
+        "Authorities that verify-ca and verify-full trust instead of the system's, a PEM file";
+    UpstreamServerName "upstream_server_name" Backend Tls Kind::Host, Preset::Same(""),
+        "Name that the server's certificate must bear, sent as SNI, if it is not the host of upstream";
+    UpstreamCert "upstream_cert" Backend Tls Kind::Path, Preset::Same(""),
+        "Certificate chain that a server is shown which asks for one, a PEM file";
+    UpstreamKey "upstream_key" Backend Tls Kind::Path, Preset::Same(""),
+        "Private key of upstream_cert, a PEM file";
+
     RejectCode "reject_code" Redis Rejections Kind::RedisCode, Preset::Same("CIRCUITOPEN"),
         "First word of the error that answers a rejected command";
     RejectConnectCode "reject_connect_code" Postgres Rejections Kind::SqlState, Preset::Same("57P03"),
@@ -340,6 +381,11 @@ impl Setting {
         self.group == Group::Breaker
     }
 
+    /// Whether a TOML boolean is a value of it.
+    pub(super) fn takes_boolean(&self) -> bool {
+        matches!(self.kind, Kind::Switch | Kind::TlsMode)
+    }
+
     /// What a TOML value must be, in words.
     pub fn toml_type(&self) -> &'static str {
         match self.kind {
@@ -350,6 +396,7 @@ impl Setting {
             Kind::Window { .. } => "a string such as \"100calls\" or \"10s\"",
             Kind::Codes => "an array of strings",
             Kind::Span { .. } => "a string such as \"30s\"",
+            Kind::Switch => "true or false",
             _ => "a string",
         }
     }
@@ -373,6 +420,10 @@ impl Setting {
             Kind::Mode => "enforce|observe|disabled",
             Kind::Span { off: false, .. } => "DURATION",
             Kind::Span { off: true, .. } => "DURATION|off",
+            Kind::Path => "FILE",
+            Kind::Host => "NAME",
+            Kind::Switch => "true|false",
+            Kind::TlsMode => "MODE",
             Kind::RedisCode => "WORD",
             Kind::SqlState => "SQLSTATE",
             Kind::Codes => "CODE+CODE...",
@@ -400,6 +451,10 @@ impl Setting {
                 let off = if off { ", or off" } else { "" };
                 format!("{} to {}{off}", Self::words(min), Self::words(max))
             }
+            Kind::Path => "a path, or off".to_owned(),
+            Kind::Host => "a DNS name or an address, or off".to_owned(),
+            Kind::Switch => "true or false".to_owned(),
+            Kind::TlsMode => tls::Mode::WORDS.to_owned(),
             Kind::RedisCode => "1 to 32 of A-Z".to_owned(),
             Kind::SqlState => "5 of 0-9 A-Z, not of class 00, 01 or 02".to_owned(),
             Kind::Codes => "codes joined by + (an array in TOML)".to_owned(),

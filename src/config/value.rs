@@ -3,13 +3,14 @@
 //! Absent on purpose: where the value stood and which of several holds; that is [`super::resolve`]'s.
 
 use std::num::NonZero;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::error::Reason;
 use super::raw::{self, Speaks, Written};
 use super::settings::{Key, Kind, Preset, SETTINGS, Setting};
-use super::{Endpoint, LogFormat, SqlState, units};
+use super::{Endpoint, LogFormat, SqlState, tls, units};
 use crate::breaker::{Factor, Mode, Share, Span};
 
 /// A value that was read. Which form a setting has follows from its [`Kind`].
@@ -28,6 +29,12 @@ pub(super) enum Value {
     Span(Option<Duration>),
     /// None: off.
     Address(Option<Endpoint>),
+    /// None: off.
+    Path(Option<PathBuf>),
+    /// None: off.
+    Host(Option<Arc<str>>),
+    Switch(bool),
+    TlsMode(tls::Mode),
     State(SqlState),
     Codes(Vec<Arc<str>>),
     Format(LogFormat),
@@ -104,6 +111,18 @@ pub(super) fn read(setting: &Setting, written: &Written, speaks: Option<Speaks>)
             Ok(span) => Ok(Value::Span(Some(span))),
             Err(reason) => Err(ranged(setting, reason)),
         },
+        Kind::Path if matches!(text, "" | "off") => Ok(Value::Path(None)),
+        Kind::Path => Ok(Value::Path(Some(text.into()))),
+        Kind::Host if matches!(text, "" | "off") => Ok(Value::Host(None)),
+        Kind::Host => Ok(Value::Host(Some(text.into()))),
+        Kind::Switch => match text {
+            "true" => Ok(Value::Switch(true)),
+            "false" => Ok(Value::Switch(false)),
+            _ => Err(Reason::NotOneOf { value: quoted(), expected: "true, false" }),
+        },
+        Kind::TlsMode => tls::Mode::parse(text)
+            .map(Value::TlsMode)
+            .ok_or_else(|| Reason::NotOneOf { value: quoted(), expected: tls::Mode::WORDS }),
         Kind::RedisCode if REDIRECTS.contains(&text) => Err(Reason::RedirectCode { value: quoted() }),
         Kind::RedisCode if (1..=32).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_uppercase()) => {
             Ok(Value::Text(text.into()))

@@ -141,6 +141,11 @@ pub(super) const CLIENT_ERRORS: Family = counter(
     BACKEND,
     "Client connections closed because the client broke the protocol.",
 );
+pub(super) const CLIENT_TLS_FAILURES: Family = counter(
+    "fusewire_client_tls_failures_total",
+    BACKEND,
+    "Client connections closed because their TLS handshake failed.",
+);
 pub(super) const CANCELS: Family =
     counter("fusewire_cancel_requests_total", BACKEND, "Cancel requests forwarded to the backend.");
 pub(super) const LOCAL_FAULTS: Family = counter(
@@ -187,6 +192,7 @@ pub const FAMILIES: &[Family] = &[
     BYTES,
     OPAQUE,
     CLIENT_ERRORS,
+    CLIENT_TLS_FAILURES,
     CANCELS,
     LOCAL_FAULTS,
     BUILD_INFO,

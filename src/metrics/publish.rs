@@ -130,6 +130,7 @@ impl Reading<'_> {
         sheet.counter(&family::BYTES, &with("from_upstream"), totals.get(Counter::UpstreamBytes));
         sheet.counter(&family::OPAQUE, &on, totals.get(Counter::Opaque));
         sheet.counter(&family::CLIENT_ERRORS, &on, totals.get(Counter::ClientMalformed));
+        sheet.counter(&family::CLIENT_TLS_FAILURES, &on, totals.get(Counter::ClientTlsFailed));
         sheet.counter(&family::CANCELS, &on, totals.get(Counter::Cancels));
         sheet.counter(&family::LOCAL_FAULTS, &on, totals.get(Counter::LocalFaults));
     }

@@ -50,6 +50,8 @@ pub enum Counter {
     Opaque,
     /// Connections closed because the client broke the protocol.
     ClientMalformed,
+    /// Client connections closed because their TLS handshake failed.
+    ClientTlsFailed,
     /// Cancel requests forwarded.
     Cancels,
     /// Faults of this machine, not of a backend: out of descriptors, ports or memory.

@@ -49,6 +49,13 @@ pub trait Session {
     /// unix sockets.
     fn on_connected(&mut self, now: Instant, peer: Option<SocketAddr>);
 
+    /// The upstream connection that stands next is encrypted. Comes right before [`Session::on_connected`].
+    fn on_upstream_secured(&mut self) {}
+
+    /// The client's leg is encrypted now, as [`Phase::Secure`] asked, or as the listener does by itself. `alpn`: the
+    /// protocol that was agreed on. A handshake that fails ends the connection without a word to the session.
+    fn on_secured(&mut self, _now: Instant, _alpn: Option<&[u8]>) {}
+
     /// No upstream connection could be had. `None`: a fault of this machine (out of descriptors or ports), which
     /// says nothing about the backend.
     fn on_connect_failed(&mut self, now: Instant, fault: Option<Fault>);
@@ -96,6 +103,9 @@ pub enum Phase {
     /// An upstream connection is wanted; client bytes wait. Ends with [`Session::on_connected`] or
     /// [`Session::on_connect_failed`].
     Dial(Target),
+    /// The client's leg is to be encrypted: once the replies have been written, the client begins a TLS handshake.
+    /// Unconsumed input is the beginning of it. Ends with [`Session::on_secured`].
+    Secure,
     /// Bytes flow both ways. An upstream connection may have been refused by the breaker, in which case there is
     /// none and the session consumes and answers all client bytes itself.
     Relay,

@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant as TokioInstant, Sleep, sleep_until, timeout};
 
 use super::socket::{Backlog, Socket};
+use super::tls;
 use super::upstream::{Upstream, dial};
 use super::worker::Drain;
 use crate::backends::Backend;
@@ -60,6 +61,7 @@ pub struct Driver<S> {
     backend: Arc<Backend>,
     client: Side,
     server: Option<Side>,
+    tls: Option<Arc<tls::Store>>,
     /// The breaker's next change, while the session wants to know it.
     change: Option<Change>,
     drain: Drain,
@@ -101,6 +103,7 @@ struct ClientGone;
 /// Why the relay stopped.
 enum Next {
     Dial(Target),
+    Secure,
     Finish,
     Abort,
 }
@@ -117,6 +120,7 @@ impl<S: Session> Driver<S> {
             backend,
             client: Side::new(client),
             server: None,
+            tls: None,
             change: None,
             drain,
             timer: None,
@@ -126,12 +130,24 @@ impl<S: Session> Driver<S> {
         }
     }
 
+    /// The same with certificates for either leg.
+    pub fn with_tls(mut self, tls: Option<Arc<tls::Store>>) -> Self {
+        self.tls = tls;
+        self
+    }
+
     /// Moves the connection until it ends.
     pub async fn run(mut self) {
+        let mut immediate = self.tls.as_ref().is_some_and(|tls| tls.is_immediate());
         loop {
-            match poll_fn(|cx| self.poll_relay(cx)).await {
+            let next = match std::mem::take(&mut immediate) {
+                true => Ok(Next::Secure),
+                false => poll_fn(|cx| self.poll_relay(cx)).await,
+            };
+            match next {
                 Ok(Next::Dial(target)) => Box::pin(self.dial(target)).await,
-                Ok(Next::Finish) => return Box::pin(self.finish()).await,
+                Ok(Next::Secure) if Box::pin(self.secure()).await => {}
+                Ok(Next::Secure | Next::Finish) => return Box::pin(self.finish()).await,
                 Ok(Next::Abort) => return self.client.socket.reset_on_close(),
                 Err(ClientGone) => return,
             }
@@ -140,13 +156,16 @@ impl<S: Session> Driver<S> {
 
     async fn dial(&mut self, target: Target) {
         let config = &self.backend.config;
-        let dialled = dial(&config.upstream, target, &config.timeouts).await;
+        let dialled = dial(&config.upstream, target, &config.timeouts, self.tls.as_deref()).await;
         let now = present();
         self.client_since = now;
         self.client.again = true;
         match dialled {
             Ok(Upstream { socket, peer }) => {
                 self.lane.add(Counter::Connected, 1);
+                if socket.tls().is_some() {
+                    self.session.on_upstream_secured();
+                }
                 self.server = Some(Side::new(socket));
                 self.session.on_connected(now, peer);
             }
@@ -155,6 +174,42 @@ impl<S: Session> Driver<S> {
                 self.session.on_connect_failed(now, fault);
             }
         }
+    }
+
+    /// Encrypts the client's leg. Says whether it could; a client that fails is no verdict.
+    async fn secure(&mut self) -> bool {
+        let Some(tls) = self.tls.clone() else { return false };
+        let limit = self.backend.config.timeouts.handshake;
+        let written = timeout(limit, poll_fn(|cx| self.poll_owed(cx))).await;
+        if !matches!(written, Ok(Ok(()))) {
+            return false;
+        }
+        let early = std::mem::take(&mut self.client.held);
+        let socket = std::mem::replace(&mut self.client.socket, Socket::Closed);
+        let drain = &mut self.drain;
+        let secured = tokio::select! {
+            secured = timeout(limit, tls.accept(socket, early)) => secured.map_err(|_| None),
+            () = poll_fn(|cx| if drain.poll_begun(cx) { Poll::Ready(()) } else { Poll::Pending }) => return false,
+        };
+        let error = match secured.and_then(|accepted| accepted.map_err(Some)) {
+            Ok(socket) => {
+                self.client.socket = socket;
+                let now = present();
+                self.client_since = now;
+                let alpn = self.client.socket.tls().and_then(tls::Stream::alpn);
+                self.session.on_secured(now, alpn);
+                return true;
+            }
+            Err(Some(tls::Refused { silent: true, .. })) => return false,
+            Err(Some(tls::Refused { error, socket, .. })) => {
+                self.client.socket = socket;
+                error
+            }
+            Err(None) => io::ErrorKind::TimedOut.into(),
+        };
+        self.lane.add(Counter::ClientTlsFailed, 1);
+        tracing::debug!(backend = %self.backend.config.name, %error, "A client's TLS handshake failed");
+        false
     }
 
     /// Writes what is owed to the client, closes the upstream connection, and closes the client's in a way that
@@ -172,6 +227,12 @@ impl<S: Session> Driver<S> {
     }
 
     fn poll_last_words(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        std::task::ready!(self.poll_owed(cx))?;
+        self.client.socket.poll_shutdown(cx)
+    }
+
+    /// Writes what the session owes the client.
+    fn poll_owed(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         WORKBENCH.with_borrow_mut(|bench| {
             loop {
                 self.client.flush(cx)?;
@@ -179,7 +240,7 @@ impl<S: Session> Driver<S> {
                     return Poll::Pending;
                 }
                 if !self.answer(cx, present(), bench)? {
-                    return self.client.socket.poll_shutdown(cx);
+                    return Poll::Ready(Ok(()));
                 }
             }
         })
@@ -206,6 +267,7 @@ impl<S: Session> Driver<S> {
                 match self.session.phase() {
                     Phase::Idle | Phase::Relay => {}
                     Phase::Dial(target) => return Poll::Ready(Ok(Next::Dial(target))),
+                    Phase::Secure => return Poll::Ready(Ok(Next::Secure)),
                     Phase::Finish => return Poll::Ready(Ok(Next::Finish)),
                     Phase::Abort => return Poll::Ready(Ok(Next::Abort)),
                 }
@@ -291,6 +353,8 @@ impl<S: Session> Driver<S> {
             Err(error) => {
                 server.input = Input::Ended(match error.kind() {
                     io::ErrorKind::TimedOut => Fault::Timeout,
+                    // A server that wants another client certificate says so behind its handshake.
+                    io::ErrorKind::InvalidData => Fault::Tls,
                     _ => Fault::Reset,
                 });
                 return Ok(true);
@@ -356,9 +420,8 @@ impl<S: Session> Driver<S> {
             && server.backlog.is_empty()
             && self.session.may_forward_eof()
         {
-            // Shutting down a socket never has to wait; if it fails, the connection is already gone.
-            let _ = server.socket.poll_shutdown(cx);
-            server.output_over = true;
+            // If it fails, the connection is already gone. An encrypted one may have to wait: it is asked again.
+            server.output_over = server.socket.poll_shutdown(cx).is_ready();
         }
         moved
     }
@@ -418,9 +481,12 @@ impl<S: Session> Driver<S> {
         }
         false
     }
+}
 
+impl<S> Driver<S> {
     fn hang_up(&mut self) {
-        if self.server.take().is_some() {
+        if let Some(mut server) = self.server.take() {
+            server.socket.farewell();
             self.lane.add(Counter::Disconnected, 1);
         }
     }
@@ -428,9 +494,7 @@ impl<S: Session> Driver<S> {
 
 impl<S> Drop for Driver<S> {
     fn drop(&mut self) {
-        if self.server.is_some() {
-            self.lane.add(Counter::Disconnected, 1);
-        }
+        self.hang_up();
         self.lane.add(Counter::Closed, 1);
     }
 }

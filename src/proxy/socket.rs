@@ -1,4 +1,4 @@
-//! A connected socket of either kind, and output that it would not take yet.
+//! A connected socket of any kind, encrypted or not, and output that it would not take yet.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -8,6 +8,7 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
+use super::tls;
 use crate::config::Timeouts;
 use crate::protocol::Plan;
 
@@ -18,6 +19,10 @@ pub enum Socket {
     Tcp(TcpStream),
     /// A unix stream socket.
     Unix(UnixStream),
+    /// Either with TLS on top. Boxed: its state is some kilobytes, and most sockets have none.
+    Tls(Box<tls::Stream>),
+    /// None any more: it went into a handshake that failed.
+    Closed,
 }
 
 impl Socket {
@@ -40,8 +45,31 @@ impl Socket {
 
     /// Makes closing send a reset, so that the peer cannot take the end of the stream for the end of an answer.
     pub fn reset_on_close(&self) {
-        if let Self::Tcp(stream) = self {
-            let _ = SockRef::from(stream).set_linger(Some(std::time::Duration::ZERO));
+        match self {
+            Self::Tcp(stream) => {
+                let _ = SockRef::from(stream).set_linger(Some(std::time::Duration::ZERO));
+            }
+            Self::Tls(stream) => stream.socket().reset_on_close(),
+            Self::Unix(_) | Self::Closed => {}
+        }
+    }
+
+    /// The encrypted stream, if it is one.
+    pub fn tls(&self) -> Option<&tls::Stream> {
+        if let Self::Tls(stream) = self { Some(stream) } else { None }
+    }
+
+    /// Whether bytes that were taken from us have not reached the system: encrypted ones, that is.
+    #[inline]
+    pub fn has_unsent(&self) -> bool {
+        self.tls().is_some_and(tls::Stream::has_unsent)
+    }
+
+    /// Says in the peer's protocol that this is the end, if that is possible without waiting. A TCP connection says it
+    /// by being closed; a TLS server that is not told logs an attack.
+    pub fn farewell(&mut self) {
+        if let Self::Tls(stream) = self {
+            stream.farewell();
         }
     }
 
@@ -51,6 +79,8 @@ impl Socket {
         let poll = match self {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, &mut buffer),
             Self::Unix(stream) => Pin::new(stream).poll_read(cx, &mut buffer),
+            Self::Tls(stream) => stream.poll_read(cx, &mut buffer),
+            Self::Closed => Poll::Ready(Ok(())),
         };
         poll.map_ok(|()| buffer.filled().len())
     }
@@ -62,15 +92,54 @@ impl Socket {
             (Self::Tcp(stream), _) => Pin::new(stream).poll_write_vectored(cx, slices),
             (Self::Unix(stream), [one]) => Pin::new(stream).poll_write(cx, one),
             (Self::Unix(stream), _) => Pin::new(stream).poll_write_vectored(cx, slices),
+            (Self::Tls(stream), _) => stream.poll_write(cx, slices),
+            (Self::Closed, _) => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         }
     }
 
-    /// Ends the sending side.
+    /// Hands what [`Socket::has_unsent`] to the system.
+    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tls(stream) => stream.poll_flush(cx),
+            Self::Tcp(_) | Self::Unix(_) | Self::Closed => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// Ends the sending side. Has to wait only if encrypted.
     pub fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => stream.poll_shutdown(cx),
+            Self::Closed => Poll::Ready(Ok(())),
         }
+    }
+}
+
+/// For handshakes, which are written as plain async code.
+impl AsyncRead for Socket {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let n = std::task::ready!(Socket::poll_read(self.get_mut(), cx, buffer.initialize_unfilled()))?;
+        buffer.advance(n);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Socket::poll_write(self.get_mut(), cx, &[IoSlice::new(bytes)])
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Socket::poll_flush(self.get_mut(), cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Socket::poll_shutdown(self.get_mut(), cx)
     }
 }
 
@@ -86,33 +155,46 @@ fn keepalive(timeouts: &Timeouts) -> TcpKeepalive {
 pub struct Backlog {
     bytes: Vec<u8>,
     written: usize,
+    /// The socket has taken bytes that it has not handed on: encrypted ones. Nothing would ever push them out if
+    /// this counted as written.
+    unsent: bool,
 }
 
 impl Backlog {
     /// Whether everything has been written.
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
+        self.bytes.is_empty() && !self.unsent
     }
 
-    /// Writes as much as the socket takes. Returns how much that was.
+    /// Writes as much as the socket takes. Returns how much that was, at least 1 if the last of it has left.
     ///
     /// # Errors
     /// The socket's.
     pub fn flush(&mut self, cx: &mut Context<'_>, socket: &mut Socket) -> io::Result<usize> {
         let mut total = 0;
-        while !self.is_empty() {
+        while !self.bytes.is_empty() {
             match socket.poll_write(cx, &[IoSlice::new(&self.bytes[self.written..])]) {
                 Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
                 Poll::Ready(Ok(n)) => {
                     total += n;
                     self.written += n;
                     if self.written == self.bytes.len() {
-                        *self = Self::default();
+                        *self = Self { unsent: socket.has_unsent(), ..Self::default() };
                     }
                 }
                 Poll::Ready(Err(error)) => return Err(error),
-                Poll::Pending => break,
+                Poll::Pending => return Ok(total),
+            }
+        }
+        if self.unsent {
+            match socket.poll_flush(cx) {
+                Poll::Ready(Ok(())) => {
+                    self.unsent = false;
+                    total = total.max(1);
+                }
+                Poll::Ready(Err(error)) => return Err(error),
+                Poll::Pending => {}
             }
         }
         Ok(total)
@@ -150,9 +232,12 @@ impl Backlog {
         socket: &mut Socket,
         mut slices: &mut [IoSlice<'_>],
     ) -> io::Result<()> {
-        if self.is_empty() {
+        if self.bytes.is_empty() {
             match socket.poll_write(cx, slices) {
-                Poll::Ready(Ok(n)) => IoSlice::advance_slices(&mut slices, n),
+                Poll::Ready(Ok(n)) => {
+                    IoSlice::advance_slices(&mut slices, n);
+                    self.unsent = socket.has_unsent();
+                }
                 Poll::Ready(Err(error)) => return Err(error),
                 Poll::Pending => {}
             }

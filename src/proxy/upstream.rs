@@ -1,4 +1,4 @@
-//! Dialling a backend: one logical connect over all of its addresses.
+//! Dialling a backend: one logical connect over all of its addresses, up to the end of the TLS handshake.
 
 use std::io;
 use std::net::SocketAddr;
@@ -9,6 +9,7 @@ use tokio::net::{TcpStream, UnixStream, lookup_host};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::socket::Socket;
+use super::tls::{Secured, Store};
 use crate::breaker::Fault;
 use crate::config::{Endpoint, Timeouts};
 use crate::protocol::Target;
@@ -23,7 +24,7 @@ pub struct Upstream {
 }
 
 /// Connects to `target` within the connect timeout: names are resolved anew for each dial, every address is tried
-/// in turn, and all of it together is one call.
+/// in turn, and all of it together, with the TLS handshake if there is one, is one call.
 ///
 /// # Errors
 /// The fault of the last address that was tried; `None` if this machine is at fault (out of descriptors, ports or
@@ -32,6 +33,7 @@ pub async fn dial(
     backend: &Endpoint,
     target: Target,
     timeouts: &Timeouts,
+    tls: Option<&Store>,
 ) -> Result<Upstream, Option<Fault>> {
     let deadline = Instant::now() + timeouts.connect;
     let upstream = match (target, backend) {
@@ -43,7 +45,23 @@ pub async fn dial(
         }
     };
     upstream.socket.tune_upstream(timeouts);
-    Ok(upstream)
+    let Some(tls) = tls else { return Ok(upstream) };
+    let Upstream { socket, peer } = upstream;
+    match timeout_at(deadline, tls.connect(socket)).await {
+        Ok(Ok(Secured::Yes(socket) | Secured::No(socket))) => Ok(Upstream { socket, peer }),
+        Ok(Ok(Secured::Redial)) => {
+            let addresses: Vec<SocketAddr> = peer.into_iter().collect();
+            let upstream = connect_any(&addresses, deadline).await?;
+            upstream.socket.tune_upstream(timeouts);
+            Ok(upstream)
+        }
+        Ok(Err(error)) if is_local(&error) => Err(None),
+        Ok(Err(error)) => {
+            tls.complain(&error);
+            Err(Some(Fault::Tls))
+        }
+        Err(_) => Err(Some(Fault::ConnectTimeout)),
+    }
 }
 
 async fn resolve(host: &str, port: u16, deadline: Instant) -> Result<Vec<SocketAddr>, Option<Fault>> {
@@ -133,7 +151,7 @@ mod tests {
     #[tokio::test]
     async fn a_unix_socket_that_is_not_there_is_unreachable() {
         let backend = Endpoint::Unix("/nonexistent/fusewire.sock".into());
-        let failed = dial(&backend, Target::Backend, &timeouts()).await;
+        let failed = dial(&backend, Target::Backend, &timeouts(), None).await;
         assert_eq!(failed.unwrap_err(), Some(Fault::Unreachable));
     }
 

@@ -20,6 +20,7 @@ use tokio_util::task::TaskTracker;
 
 use super::driver::Driver;
 use super::listener::{Listener, StdSocket, accept};
+use super::tls;
 use crate::backends::Backend;
 use crate::config::Protocol;
 use crate::gate::Lane;
@@ -30,6 +31,7 @@ use crate::protocol::{postgres, redis};
 pub struct Service {
     backend: Arc<Backend>,
     sessions: Sessions,
+    tls: Option<Arc<tls::Store>>,
 }
 
 /// What every session of a backend shares.
@@ -41,16 +43,26 @@ enum Sessions {
 
 impl Service {
     /// Prepares what the backend's sessions share.
-    pub fn new(backend: Arc<Backend>) -> Self {
+    ///
+    /// # Errors
+    /// If a TLS file cannot be used.
+    pub fn new(backend: Arc<Backend>) -> Result<Self, tls::LoadError> {
         let config = &backend.config;
         let (name, timeouts) = (config.name.clone(), &config.timeouts);
         let sessions = match &config.protocol {
             Protocol::Redis(redis) => Sessions::Redis(Arc::new(redis::Settings::new(name, redis, timeouts))),
             Protocol::Postgres(postgres) => {
-                Sessions::Postgres(Arc::new(postgres::Settings::new(name, postgres, timeouts)))
+                let settings = postgres::Settings::new(name, postgres, timeouts).with_tls(&config.tls);
+                Sessions::Postgres(Arc::new(settings))
             }
         };
-        Self { backend, sessions }
+        let tls = tls::Store::new(config)?;
+        Ok(Self { backend, sessions, tls })
+    }
+
+    /// Its certificates, if it has any.
+    pub fn tls(&self) -> Option<&Arc<tls::Store>> {
+        self.tls.as_ref()
     }
 
     /// The backend.
@@ -268,12 +280,12 @@ impl Bench {
         match &service.sessions {
             Sessions::Redis(settings) => {
                 let session = redis::Session::new(lane.clone(), settings.clone());
-                let driver = Driver::new(session, lane, backend, socket, drain);
+                let driver = Driver::new(session, lane, backend, socket, drain).with_tls(service.tls.clone());
                 self.tracker.spawn(serve(driver.run(), seat));
             }
             Sessions::Postgres(settings) => {
                 let session = postgres::Session::new(lane.clone(), settings.clone());
-                let driver = Driver::new(session, lane, backend, socket, drain);
+                let driver = Driver::new(session, lane, backend, socket, drain).with_tls(service.tls.clone());
                 self.tracker.spawn(serve(driver.run(), seat));
             }
         }

@@ -11,9 +11,11 @@
 //! | `reply` | the messages that are ours |
 //! | [`classify`] | the verdict table |
 //! | `cancel` | where cancel requests go |
+//! | [`encryption`] | what TLS changes in the above |
 
 mod cancel;
 pub mod classify;
+pub mod encryption;
 mod ledger;
 mod message;
 mod reply;
@@ -35,6 +37,7 @@ pub use report::Severity;
 pub use session::Session;
 
 use crate::config;
+use encryption::Offer;
 
 /// What all sessions of a backend share.
 #[derive(Debug)]
@@ -46,6 +49,9 @@ pub struct Settings {
     handshake: Duration,
     verdicts: classify::Table,
     cancels: Arc<Cancels>,
+    offer: Offer,
+    /// Clients without TLS are refused.
+    tls_required: bool,
 }
 
 impl Settings {
@@ -70,7 +76,14 @@ impl Settings {
             handshake: timeouts.handshake,
             verdicts: classify::Table::new(&postgres.verdicts),
             cancels,
+            offer: Offer::default(),
+            tls_required: false,
         }
+    }
+
+    /// The same with what clients are offered in the way of encryption.
+    pub fn with_tls(self, tls: &config::Tls) -> Self {
+        Self { offer: Offer::of(tls), tls_required: tls.required, ..self }
     }
 
     /// Where the sessions' cancel requests go.

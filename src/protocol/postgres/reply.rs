@@ -72,3 +72,5 @@ pub(super) const READY: &[u8] = &[backend::READY_FOR_QUERY_TAG, 0, 0, 0, 5, b'I'
 
 /// The answer to a request for encryption that is not to be had.
 pub(super) const NO_ENCRYPTION: u8 = b'N';
+/// The answer to a request for TLS that is granted.
+pub(super) const ENCRYPTION: u8 = b'S';

@@ -6,6 +6,7 @@
 
 use std::time::Instant;
 
+use super::encryption::{SASL_MAX, without_binding};
 use super::ledger::Account;
 use super::message::{Framing, HEADER, Header, STARTUP_ERROR_MAX};
 use super::report::Report;
@@ -47,6 +48,8 @@ enum Reading {
 enum Step {
     /// Relay it; so many bytes of it are past.
     Take(usize),
+    /// Send this in place of the message, which has so many bytes.
+    Replace(usize, Vec<u8>),
     /// More bytes are needed to decide.
     Hold,
     /// The session has changed its stage: look again.
@@ -102,6 +105,10 @@ impl Session {
             };
             match step {
                 Step::Take(n) => plan.forward(n),
+                Step::Replace(n, message) => {
+                    plan.drop(n);
+                    plan.insert(&message);
+                }
                 Step::Hold => break,
                 Step::Again => {}
             }
@@ -223,12 +230,20 @@ impl Session {
         match tag {
             b'R' => {
                 let Some(kind) = rest.get(HEADER..HEADER + 4) else { return Step::Hold };
+                let offers = matches!(kind, [0, 0, 0, 10]) && self.legs.hide_binding() && len <= SASL_MAX;
+                if offers && rest.len() < HEADER + len {
+                    return Step::Hold;
+                }
                 // Ok and SASLFinal are statements, everything else is a question.
                 if !matches!(kind, [0, 0, 0, 0 | 12]) {
                     self.client.challenges = self.client.challenges.saturating_add(1);
                     if self.client_owes() {
                         self.probe_owed(false);
                     }
+                }
+                let body = rest.get(HEADER..HEADER + len).unwrap_or_default();
+                if offers && let Some(message) = without_binding(body) {
+                    return Step::Replace(HEADER + len, message);
                 }
                 self.relay(now, len, Reading::Nothing)
             }

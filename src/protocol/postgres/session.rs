@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Settings;
+use super::encryption::{self, Legs, Offer};
 use super::ledger::{Account, Ledger};
 use super::reply::{self, Gravity, Reply};
 use super::request::Client;
@@ -37,6 +38,7 @@ pub struct Session {
     pub(super) entered: Option<(Box<[u8]>, SocketAddr)>,
     /// The session asked for replication: no timeouts.
     pub(super) replication: bool,
+    pub(super) legs: Legs,
     draining: bool,
     client_eof: bool,
 }
@@ -44,17 +46,25 @@ pub struct Session {
 /// Where the connection is in its life.
 #[derive(Debug)]
 pub(super) enum Stage {
-    /// First packets. Left for `Dialling`, or the end.
+    /// First packets. Left for `Securing`, `Dialling`, or the end.
     Greeting {
         /// Encryption has been asked for: each kind at most once, as in the server.
         ssl: bool,
         gss: bool,
     },
-    /// The backend is being dialled; the client's packet waits unconsumed. Left for `Relay` or `Cancelling`, or
-    /// the end.
+    /// The client's leg is being encrypted. Left for `Greeting`, or the end.
+    Securing {
+        /// The client has begun without asking, so both must have named the protocol in the handshake.
+        direct: bool,
+    },
+    /// The backend is being dialled; the client's packet waits unconsumed. Left for `Relay`, `Cancelling` or
+    /// `Passing`, or the end.
     Dialling(Purpose),
     /// A cancel request is under way: so many of its bytes are yet to be forwarded. Left for the end.
     Cancelling(usize),
+    /// The client talks to the server's own TLS; the server's first byte decides the call. Left for `Opaque`, or
+    /// the end.
+    Passing(Box<Permit>),
     /// Bytes flow, from the startup on. Left for `Opaque`, `Ending`, or the end.
     Relay,
     /// Bytes flow and are not looked at. Left when a side closes.
@@ -72,6 +82,8 @@ pub(super) enum Stage {
 pub(super) enum Purpose {
     /// A session, whose startup packet has this length.
     Startup { len: usize, permit: Box<Permit> },
+    /// A client's TLS handshake with the server, or the request for one.
+    Passthrough { permit: Box<Permit> },
     /// A cancel request of this length.
     Cancel { len: usize, target: Target },
 }
@@ -89,6 +101,7 @@ impl Session {
             peer: None,
             entered: None,
             replication: false,
+            legs: Legs::default(),
             draining: false,
             client_eof: false,
         }
@@ -103,19 +116,37 @@ impl Session {
         while let Stage::Greeting { ssl, gss } = &mut self.stage {
             let asked = match startup::read(input.get(plan.consumed()..).unwrap_or_default()) {
                 Packet::Partial => return,
-                // Where a TLS listener would answer `S`, having made sure that nothing follows the request.
+                Packet::Ssl if !*ssl && self.settings.offer == Offer::Tls => {
+                    plan.drop(startup::REQUEST);
+                    if plan.consumed() < input.len() {
+                        // Whoever injects bytes behind the request must not have them taken for what comes
+                        // encrypted (CVE-2021-23214); and an error before the handshake would be unencrypted, too.
+                        return self.hang_up();
+                    }
+                    self.queue.reply(Local::Encryption);
+                    self.stage = Stage::Securing { direct: false };
+                    return;
+                }
+                Packet::Ssl if !*ssl && self.settings.offer == Offer::Passthrough => return self.pass(now),
                 Packet::Ssl => ssl,
                 Packet::Gss => gss,
                 Packet::DirectTls => {
-                    self.lane().add(Counter::ClientMalformed, 1);
-                    self.stage = Stage::Finish;
-                    return;
+                    let first = !*ssl && !*gss && plan.consumed() == 0;
+                    return match (self.settings.offer, encryption::hello(input)) {
+                        (Offer::Tls, Some(_)) if first => self.stage = Stage::Securing { direct: true },
+                        (Offer::Passthrough, Some(true)) if first => self.pass(now),
+                        (Offer::Passthrough, Some(false)) if first => {}
+                        _ => self.hang_up(),
+                    };
                 }
                 Packet::Malformed(why) => return self.client_malformed(why),
                 Packet::Cancel { len, key } => {
                     let target = self.settings.cancels.find(key).map_or(Target::Backend, Target::Exactly);
                     self.stage = Stage::Dialling(Purpose::Cancel { len, target });
                     return;
+                }
+                Packet::Startup { .. } if self.settings.tls_required && !self.legs.client => {
+                    return self.refuse_plain();
                 }
                 Packet::Startup { len, native, replication } => {
                     self.replication = replication;
@@ -129,6 +160,34 @@ impl Session {
             plan.drop(startup::REQUEST);
             self.queue.reply(Local::NoEncryption);
         }
+    }
+
+    /// Lets the client speak TLS with the server itself. While open there is nothing to say to it: an error to a
+    /// request for encryption is not read, and behind it only the server could be understood.
+    fn pass(&mut self, now: Instant) {
+        self.stage = match self.ledger.lane().admit(now, CallKind::Connect) {
+            Ok(permit) => Stage::Dialling(Purpose::Passthrough { permit: Box::new(permit) }),
+            Err(_) => Stage::Finish,
+        };
+    }
+
+    /// Closes on a client that breaks the protocol where no error can be sent.
+    fn hang_up(&mut self) {
+        self.lane().add(Counter::ClientMalformed, 1);
+        self.stage = Stage::Finish;
+    }
+
+    /// What a server says whose `pg_hba.conf` has nothing but `hostssl`. libpq's `sslmode=allow` then tries TLS.
+    fn refuse_plain(&mut self) {
+        let message = format!("backend '{}' takes no connection without TLS", self.settings.backend);
+        let fatal = Reply {
+            gravity: Gravity::Fatal,
+            code: "28000",
+            message: &message,
+            detail: "",
+            hint: "connect with sslmode=require or stricter",
+        };
+        self.end_with(fatal.bytes());
     }
 
     fn start(&mut self, now: Instant, len: usize) {
@@ -247,6 +306,17 @@ impl Session {
         }
     }
 
+    /// The end where no message of the protocol is under way: only a passed-through handshake that the server has
+    /// not answered is a call, and not one if its client has left.
+    fn silenced(&mut self, now: Instant, fault: Fault) {
+        let stage = std::mem::replace(&mut self.stage, Stage::Finish);
+        if let Stage::Passing(permit) = stage
+            && !self.client_eof
+        {
+            permit.record(now, Verdict::Failure(fault.into()));
+        }
+    }
+
     fn local_fault(&mut self) {
         self.lane().add(Counter::LocalFaults, 1);
         let message = format!("no connection to backend '{}' could be made", self.settings.backend);
@@ -283,7 +353,7 @@ impl protocol::Session for Session {
         }
         let rest = input.get(plan.consumed()..).unwrap_or_default();
         match &mut self.stage {
-            Stage::Greeting { .. } | Stage::Dialling(_) => {}
+            Stage::Greeting { .. } | Stage::Securing { .. } | Stage::Dialling(_) => {}
             Stage::Cancelling(left) => {
                 let n = rest.len().min(*left);
                 *left -= n;
@@ -291,19 +361,30 @@ impl protocol::Session for Session {
                 plan.drop(rest.len() - n);
             }
             Stage::Relay => self.on_requests(now, input, drained, plan),
-            Stage::Opaque => plan.forward(rest.len()),
+            Stage::Opaque | Stage::Passing(_) => plan.forward(rest.len()),
             Stage::Ending | Stage::Finish | Stage::Abort => plan.drop(rest.len()),
         }
     }
 
     fn on_server(&mut self, now: Instant, input: &[u8], plan: &mut Plan) {
+        if let Stage::Passing(_) = self.stage
+            && let Stage::Passing(permit) = std::mem::replace(&mut self.stage, Stage::Opaque)
+        {
+            permit.record(now, Verdict::Success);
+            self.turn_opaque(now);
+        }
         match self.stage {
             Stage::Relay => {
                 self.on_responses(now, input, plan);
                 self.drain_if_idle();
             }
             Stage::Opaque | Stage::Ending | Stage::Cancelling(_) => plan.forward(input.len()),
-            Stage::Greeting { .. } | Stage::Dialling(_) | Stage::Finish | Stage::Abort => {
+            Stage::Greeting { .. }
+            | Stage::Securing { .. }
+            | Stage::Dialling(_)
+            | Stage::Passing(_)
+            | Stage::Finish
+            | Stage::Abort => {
                 plan.drop(input.len());
             }
         }
@@ -320,6 +401,7 @@ impl protocol::Session for Session {
         {
             match local {
                 Local::NoEncryption => out.push(reply::NO_ENCRYPTION),
+                Local::Encryption => out.push(reply::ENCRYPTION),
                 Local::Refusal(rejection) => write_refusal(now, rejection, code, out),
                 Local::Missing => MISSING.write(out),
                 Local::Ready(n) => {
@@ -352,9 +434,12 @@ impl protocol::Session for Session {
     fn phase(&self) -> Phase {
         match &self.stage {
             Stage::Greeting { .. } => Phase::Idle,
-            Stage::Dialling(Purpose::Startup { .. }) => Phase::Dial(Target::Backend),
+            Stage::Securing { .. } => Phase::Secure,
+            Stage::Dialling(Purpose::Startup { .. } | Purpose::Passthrough { .. }) => {
+                Phase::Dial(Target::Backend)
+            }
             Stage::Dialling(Purpose::Cancel { target, .. }) => Phase::Dial(*target),
-            Stage::Cancelling(_) | Stage::Opaque | Stage::Ending => Phase::Relay,
+            Stage::Cancelling(_) | Stage::Passing(_) | Stage::Opaque | Stage::Ending => Phase::Relay,
             // The last word of ours waits for the backend's replies before it, or for the end of a message.
             Stage::Relay if self.client.is_over && self.queue.flights() == 0 && self.server.at_boundary() => {
                 Phase::Finish
@@ -368,7 +453,8 @@ impl protocol::Session for Session {
     fn wait(&self) -> Wait {
         let handshake = self.settings.handshake;
         match &self.stage {
-            Stage::Greeting { .. } => Wait::Client(handshake),
+            Stage::Greeting { .. } | Stage::Securing { .. } => Wait::Client(handshake),
+            Stage::Passing(_) => Wait::Backend(handshake),
             Stage::Cancelling(_) => Wait::Backend(CANCEL_TIMEOUT),
             Stage::Relay => match self.queue.peek() {
                 Some(head) if head.kind == Kind::Startup => {
@@ -389,6 +475,20 @@ impl protocol::Session for Session {
         }
     }
 
+    fn on_secured(&mut self, _now: Instant, alpn: Option<&[u8]>) {
+        self.legs.client = true;
+        match self.stage {
+            Stage::Securing { direct: true } if alpn != Some(encryption::ALPN) => self.hang_up(),
+            // Nothing is encrypted twice, as in the server.
+            Stage::Securing { .. } => self.stage = Stage::Greeting { ssl: true, gss: true },
+            _ => {}
+        }
+    }
+
+    fn on_upstream_secured(&mut self) {
+        self.legs.server = true;
+    }
+
     fn on_connected(&mut self, now: Instant, peer: Option<SocketAddr>) {
         self.peer = peer;
         match std::mem::replace(&mut self.stage, Stage::Relay) {
@@ -399,6 +499,7 @@ impl protocol::Session for Session {
                 flight.whole = true;
                 self.queue.launch(flight);
             }
+            Stage::Dialling(Purpose::Passthrough { permit }) => self.stage = Stage::Passing(permit),
             Stage::Dialling(Purpose::Cancel { len, .. }) => {
                 self.lane().add(Counter::Cancels, 1);
                 self.stage = Stage::Cancelling(len);
@@ -420,6 +521,12 @@ impl protocol::Session for Session {
                     self.local_fault();
                 }
             },
+            Stage::Dialling(Purpose::Passthrough { permit }) => {
+                if fault.is_none() {
+                    self.lane().add(Counter::LocalFaults, 1);
+                }
+                permit.record(now, fault.map_or(Verdict::Ignored, |fault| Verdict::Failure(fault.into())));
+            }
             // A server that cannot be reached closes a cancel request without an answer, too.
             Stage::Dialling(Purpose::Cancel { .. }) => {
                 if fault.is_none() {
@@ -432,7 +539,7 @@ impl protocol::Session for Session {
 
     fn on_client_eof(&mut self, _now: Instant) {
         self.client_eof = true;
-        if let Stage::Greeting { .. } = self.stage {
+        if let Stage::Greeting { .. } | Stage::Securing { .. } = self.stage {
             self.stage = Stage::Finish;
         }
     }
@@ -446,10 +553,7 @@ impl protocol::Session for Session {
         match self.stage {
             Stage::Relay => {}
             Stage::Abort => return,
-            _ => {
-                self.stage = Stage::Finish;
-                return;
-            }
+            _ => return self.silenced(now, fault),
         }
         let omen = self.server.omen.take();
         // After Terminate, or when the client has left, closing is the right answer: psql leaves as soon as it is
@@ -470,10 +574,7 @@ impl protocol::Session for Session {
         match self.stage {
             Stage::Relay => {}
             Stage::Abort => return,
-            _ => {
-                self.stage = Stage::Finish;
-                return;
-            }
+            _ => return self.silenced(now, Fault::Timeout),
         }
         let starting = self.queue.peek().is_some_and(|head| head.kind == Kind::Startup);
         if starting && self.client_owes() {
@@ -497,7 +598,7 @@ impl protocol::Session for Session {
 
     fn on_drain(&mut self, _now: Instant) {
         self.draining = true;
-        if let Stage::Greeting { .. } = self.stage {
+        if let Stage::Greeting { .. } | Stage::Securing { .. } = self.stage {
             self.stage = Stage::Finish;
         }
         self.drain_if_idle();

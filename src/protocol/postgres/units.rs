@@ -105,6 +105,8 @@ impl Flight {
 pub(super) enum Local {
     /// No encryption is to be had.
     NoEncryption,
+    /// The handshake may begin.
+    Encryption,
     /// So many rejected units, an error and a ReadyForQuery each: a count, because a client that writes its whole
     /// pipeline before it reads must not make us store a reply for each.
     Refused(Box<Rejection>, u64),

@@ -156,6 +156,7 @@ impl Rig {
             protocol: Protocol::Redis(Redis { reject_code: "X".into(), verdicts: Overrides::default() }),
             listen: Endpoint::Unix("unused".into()),
             upstream: Endpoint::Unix(path),
+            tls: config::Tls::default(),
             breaker: Policy::default(),
             timeouts: Timeouts {
                 connect: second,
