@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -50,6 +50,8 @@ impl Authority {
     pub fn new() -> Self {
         let dir = TempDir::with_prefix("fusewire-tls-").expect("a temporary directory");
         let mut params = CertificateParams::default();
+        // OpenSSL takes a certificate whose subject is its issuer's for a self-signed one.
+        params.distinguished_name.push(DnType::CommonName, "authority");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().expect("a key");
         let issuer = CertifiedIssuer::self_signed(params, key).expect("an authority");
@@ -66,7 +68,8 @@ impl Authority {
     pub fn issue(&self, name: &str) -> Cert {
         let key = KeyPair::generate().expect("a key");
         let hosts = ["localhost".to_owned(), "127.0.0.1".to_owned()];
-        let params = CertificateParams::new(hosts).expect("names");
+        let mut params = CertificateParams::new(hosts).expect("names");
+        params.distinguished_name.push(DnType::CommonName, name);
         let signed = params.signed_by(&key, &self.issuer).expect("a certificate");
         let file = |end: &str| self.dir.path().join(format!("{name}.{end}"));
         let cert = Cert { cert: file("pem"), key: file("key") };

@@ -60,7 +60,10 @@ pub async fn dial(
             tls.complain(&error);
             Err(Some(Fault::Tls))
         }
-        Err(_) => Err(Some(Fault::ConnectTimeout)),
+        Err(_) => {
+            tls.complain(&io::ErrorKind::TimedOut.into());
+            Err(Some(Fault::ConnectTimeout))
+        }
     }
 }
 
