@@ -252,6 +252,16 @@ impl Gate {
         });
     }
 
+    /// Changes the policy; state and figures stay.
+    pub fn set_policy(&self, now: Instant, policy: Policy) {
+        self.with(|inner| {
+            inner.breaker.set_policy(now, policy);
+            // A mode that the policy brings is a change for whoever waits for calls to pass.
+            self.state.send_replace(inner.breaker.state());
+        });
+        self.alarm.notify_one();
+    }
+
     /// Whether the breaker's decisions are carried out.
     pub fn mode(&self) -> Mode {
         self.lock().breaker.mode()

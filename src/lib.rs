@@ -15,7 +15,7 @@
 //! | [`admin`] | the operators' HTTP API | backends, gate, breaker, metrics, config, clock |
 //! | [`classify`] | the verdict tables as text | protocol, config |
 //! | [`telemetry`] | logs | config |
-//! | [`mod@run`] | from a configuration to a running proxy | proxy, admin, backends, gate, config |
+//! | [`mod@run`] | from a configuration to a running proxy, and to another one | proxy, admin, backends, gate, config, telemetry |
 
 pub mod admin;
 pub mod backends;

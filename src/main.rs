@@ -12,6 +12,7 @@ use fusewire::config::args::{Cli, Command, Inputs};
 use fusewire::config::settings::VARIABLE_PREFIX;
 use fusewire::config::{self, Env, Loaded};
 use fusewire::proxy::tls::Store;
+use fusewire::run::Start;
 use fusewire::telemetry;
 
 fn main() -> ExitCode {
@@ -27,17 +28,19 @@ fn main() -> ExitCode {
 }
 
 fn run(inputs: &Inputs) -> ExitCode {
-    let loaded = match config::load_all(inputs, &environment()) {
+    let env = environment();
+    let loaded = match config::load_all(inputs, &env) {
         Ok(loaded) => loaded,
         Err(problems) => return refuse(&problems),
     };
-    if let Err(error) = telemetry::init(&loaded.log) {
-        return fail(&error);
-    }
+    let level = match telemetry::init(&loaded.log) {
+        Ok(level) => level,
+        Err(error) => return fail(&error),
+    };
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
-    match fusewire::run(loaded.config) {
+    match fusewire::run(Start { loaded, inputs: inputs.clone(), env, level }) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),
     }

@@ -1,43 +1,35 @@
-//! `fusewire run`: binds, starts the workers, the timers and the admin API, and ends on a signal.
+//! `fusewire run`: binds, starts the workers, the timers and the admin API, reloads, and ends on a signal.
+
+mod reload;
 
 use std::io;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::time::{sleep, sleep_until};
+use tokio::task::AbortHandle;
+use tokio::time::{sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::admin::{self, Readiness};
-use crate::backends::Backends;
-use crate::config::{Config, Endpoint};
+use self::reload::Source;
+use crate::admin::{self, Desk, Orders, Readiness};
+use crate::backends::{Backend, Backends};
+use crate::config::args::Inputs;
+use crate::config::{Config, Env, Loaded, Log};
 use crate::gate::Gate;
-use crate::proxy::listener::{Listener, SocketFiles};
-use crate::proxy::tls::LoadError;
-use crate::proxy::worker::{Service, Workers};
+use crate::proxy::plane::{Plane, Refused};
+use crate::telemetry::Level;
+
+/// How long connections may take for their last words when the time to drain is over.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Why the proxy could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// An address cannot be listened on.
-    #[error("cannot listen on {endpoint} for backend '{backend}': {error}")]
-    Listen {
-        /// The address.
-        endpoint: Endpoint,
-        /// The backend's name.
-        backend: Arc<str>,
-        /// The system's reason.
-        error: io::Error,
-    },
-    /// A certificate, key or authority cannot be used.
-    #[error("backend '{backend}': {error}")]
-    Tls {
-        /// The backend's name.
-        backend: Arc<str>,
-        /// The setting, the file and the reason.
-        error: LoadError,
-    },
+    /// An address cannot be listened on, or a certificate, key or authority cannot be used.
+    #[error(transparent)]
+    Refused(#[from] Refused),
     /// The admin API cannot be listened for; the message names the address.
     #[error("{0}")]
     Admin(io::Error),
@@ -46,91 +38,174 @@ pub enum RunError {
     System(#[from] io::Error),
 }
 
+/// What to run, and where to read it again.
+#[derive(Debug)]
+pub struct Start {
+    /// The configuration as it was read.
+    pub loaded: Loaded,
+    /// What it was read from.
+    pub inputs: Inputs,
+    /// The environment that it was read from.
+    pub env: Env,
+    /// What is logged.
+    pub level: Level,
+}
+
 /// Runs until SIGTERM or SIGINT. A first signal drains, a second one stops at once; both are a clean end.
 ///
 /// # Errors
 /// If an address is taken or the system refuses what it takes to start. Backends that are down are no error.
-pub fn run(config: Config) -> Result<(), RunError> {
+pub fn run(start: Start) -> Result<(), RunError> {
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-    let (workers, _files) = runtime.block_on(control(config))?;
-    workers.join();
+    let plane = runtime.block_on(control(start))?;
+    plane.join();
     Ok(())
 }
 
-/// The control plane, from the start to the end of the drain.
-async fn control(config: Config) -> Result<(Workers, SocketFiles), RunError> {
+/// The control plane of a running proxy.
+struct Process {
+    /// What is in force.
+    config: Config,
+    log: Log,
+    source: Source,
+    level: Level,
+    backends: Arc<Backends>,
+    plane: Plane,
+    state: Arc<admin::State>,
+    timers: Vec<Timer>,
+}
+
+/// A backend's timer.
+struct Timer {
+    backend: Arc<Backend>,
+    task: AbortHandle,
+}
+
+impl Drop for Timer {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// What an operator's signal asks for.
+struct Signals {
+    end: End,
+    hangup: Signal,
+}
+
+/// The signals that end it.
+struct End {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+/// From the start to the end of the drain.
+async fn control(start: Start) -> Result<Plane, RunError> {
     // Installed first: a signal during the start must not kill the process half-way.
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let mut files = SocketFiles::default();
+    let mut signals = Signals::new()?;
+    let Start { loaded: Loaded { config, log, .. }, inputs, env, level } = start;
     let backends = Arc::new(Backends::new(&config, Instant::now()));
-    let listeners = listen(&backends, &mut files)?;
+    let mut plane = Plane::new(config.workers)?;
+    let prepared = plane.prepare(&config)?;
     let admin = match &config.admin {
         Some(endpoint) => Some(admin::bind(endpoint).await.map_err(RunError::Admin)?),
         None => None,
     };
-
-    announce(&listeners)?;
+    plane.commit(prepared, &backends, config.drain_timeout).await;
     if let Some(bound) = &admin {
         tracing::info!(listen = %bound.endpoint(), "Admin API listening");
     }
-    let mut workers = Workers::start(config.workers, &listeners)?;
-    drop(listeners);
-    for backend in backends.iter() {
-        tokio::spawn(keep_time(backend.gate.clone()));
-    }
-    let state = admin::State::new(backends, admin::Access::default());
+    let (desk, orders) = Desk::new();
+    let state = admin::State::new(backends.clone(), admin::Access::default(), Some(desk));
     let admin_over = CancellationToken::new();
     if let Some(bound) = admin {
         tokio::spawn(admin::serve(bound, state.clone(), admin_over.clone()));
     }
-    state.set_readiness(Readiness::Ready);
-
-    let first = either(&mut terminate, &mut interrupt).await;
-    tracing::info!(signal = first, timeout = ?config.drain_timeout, "Draining");
-    state.set_readiness(Readiness::Draining);
-    workers.shutdown().drain();
-    tokio::select! {
-        () = workers.ended() => tracing::info!("Drained"),
-        () = sleep(config.drain_timeout) => tracing::warn!("Drain timeout: closing what is left"),
-        second = either(&mut terminate, &mut interrupt) => {
-            tracing::warn!(signal = second, "Second signal: closing what is left");
-        }
-    }
-    workers.shutdown().stop();
+    let source = Source { inputs, env };
+    let mut process = Process { config, log, source, level, backends, plane, state, timers: Vec::new() };
+    process.keep_time();
+    process.state.set_readiness(Readiness::Ready);
+    let first = process.serve(&mut signals, orders).await;
+    process.drain(first, &mut signals).await;
     admin_over.cancel();
-    Ok((workers, files))
+    Ok(process.plane)
 }
 
-/// Binds every backend's address.
-fn listen(backends: &Backends, files: &mut SocketFiles) -> Result<Vec<(Listener, Arc<Service>)>, RunError> {
-    let mut listeners = Vec::new();
-    for backend in backends.iter() {
-        let config = &backend.config;
-        let refused =
-            |error| RunError::Listen { endpoint: config.listen.clone(), backend: config.name.clone(), error };
-        let service = Service::new(backend.clone())
-            .map_err(|error| RunError::Tls { backend: config.name.clone(), error })?;
-        let service = Arc::new(service);
-        for listener in Listener::bind(&config.listen, files).map_err(refused)? {
-            listeners.push((listener, service.clone()));
+impl Process {
+    /// Carries out what is asked for until it is to end; by which signal.
+    async fn serve(&mut self, signals: &mut Signals, mut orders: Orders) -> &'static str {
+        loop {
+            tokio::select! {
+                end = signals.end.recv() => return end,
+                _ = signals.hangup.recv() => {
+                    // What came of it is in the log and in the metrics.
+                    let _ = self.reload("SIGHUP").await;
+                }
+                Some(order) = orders.recv() => {
+                    let result = self.reload(&order.peer).await;
+                    order.answer(result);
+                }
+            }
         }
     }
-    Ok(listeners)
+
+    async fn drain(&mut self, signal: &str, signals: &mut Signals) {
+        let limit = self.config.drain_timeout;
+        tracing::info!(signal, timeout = ?limit, "Draining");
+        self.state.set_readiness(Readiness::Draining);
+        self.plane.drain();
+        let second = tokio::select! {
+            () = self.plane.ended() => {
+                tracing::info!("Drained");
+                false
+            }
+            () = sleep(limit) => {
+                tracing::warn!("Drain timeout: closing what is left");
+                false
+            }
+            second = signals.end.recv() => {
+                tracing::warn!(signal = second, "Second signal: closing what is left");
+                true
+            }
+        };
+        if !second {
+            self.plane.finish();
+            tokio::select! {
+                _ = timeout(LAST_WORDS, self.plane.ended()) => {}
+                _ = signals.end.recv() => {}
+            }
+        }
+        self.plane.stop();
+    }
+
+    /// Gives every backend a timer, and no other.
+    fn keep_time(&mut self) {
+        let all = self.backends.all();
+        self.timers.retain(|timer| all.iter().any(|backend| Arc::ptr_eq(backend, &timer.backend)));
+        for backend in all.iter() {
+            if !self.timers.iter().any(|timer| Arc::ptr_eq(backend, &timer.backend)) {
+                let task = tokio::spawn(keep_time(backend.gate.clone())).abort_handle();
+                self.timers.push(Timer { backend: backend.clone(), task });
+            }
+        }
+    }
 }
 
-/// One line for each address, once all of them are bound.
-fn announce(listeners: &[(Listener, Arc<Service>)]) -> io::Result<()> {
-    for (listener, service) in listeners {
-        let config = &service.backend().config;
-        tracing::info!(
-            backend = %config.name,
-            protocol = config.protocol.label(),
-            listen = %listener.endpoint()?,
-            upstream = %config.upstream,
-            "Listening"
-        );
+impl Signals {
+    fn new() -> io::Result<Self> {
+        let end =
+            End { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? };
+        Ok(Self { end, hangup: signal(SignalKind::hangup())? })
     }
-    Ok(())
+}
+
+impl End {
+    async fn recv(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
 }
 
 /// A backend's timer: half-open is entered when its time has come, traffic or none.
@@ -143,12 +218,5 @@ async fn keep_time(gate: Arc<Gate>) {
                 () = gate.alarm.notified() => {}
             },
         }
-    }
-}
-
-async fn either(terminate: &mut Signal, interrupt: &mut Signal) -> &'static str {
-    tokio::select! {
-        _ = terminate.recv() => "SIGTERM",
-        _ = interrupt.recv() => "SIGINT",
     }
 }

@@ -6,8 +6,9 @@
 use std::io::{self, IsTerminal, Write};
 
 use tracing::Subscriber;
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::{EnvFilter, Registry, reload};
 
 use crate::config::{Log, LogFormat};
 
@@ -20,17 +21,35 @@ pub enum TelemetryError {
     /// Something else in this process has set up logging already.
     #[error("logging is set up already")]
     Twice(#[from] tracing::subscriber::SetGlobalDefaultError),
+    /// The logs that the level is for are no more.
+    #[error("log level: {0}")]
+    Gone(#[from] reload::Error),
+}
+
+/// What is logged, to be changed while it is.
+#[derive(Debug, Clone)]
+pub struct Level(reload::Handle<EnvFilter, Registry>);
+
+impl Level {
+    /// Logs this level, or what these directives say, from now on.
+    ///
+    /// # Errors
+    /// [`TelemetryError::Level`].
+    pub fn set(&self, level: &str) -> Result<(), TelemetryError> {
+        Ok(self.0.reload(EnvFilter::try_new(level)?)?)
+    }
 }
 
 /// Sends events to standard error from now on.
 ///
 /// # Errors
 /// [`TelemetryError`].
-pub fn init(log: &Log) -> Result<(), TelemetryError> {
+pub fn init(log: &Log) -> Result<Level, TelemetryError> {
     let colour =
         io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    tracing::subscriber::set_global_default(subscriber(log, colour, io::stderr)?)?;
-    Ok(())
+    let (subscriber, level) = subscriber(log, colour, io::stderr)?;
+    tracing::subscriber::set_global_default(subscriber)?;
+    Ok(level)
 }
 
 /// What [`init`] installs, with any writer.
@@ -41,18 +60,21 @@ pub fn subscriber<W>(
     log: &Log,
     colour: bool,
     writer: W,
-) -> Result<Box<dyn Subscriber + Send + Sync>, TelemetryError>
+) -> Result<(Box<dyn Subscriber + Send + Sync>, Level), TelemetryError>
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    let filter = EnvFilter::try_new(&log.level)?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(OneLine(writer));
-    Ok(match log.format {
-        LogFormat::Text => Box::new(builder.with_ansi(colour).finish()),
-        LogFormat::Json => Box::new(
-            builder.json().flatten_event(true).with_current_span(false).with_span_list(false).finish(),
-        ),
-    })
+    let (filter, handle) = reload::Layer::new(EnvFilter::try_new(&log.level)?);
+    let (registry, lines) =
+        (Registry::default().with(filter), tracing_subscriber::fmt::layer().with_writer(OneLine(writer)));
+    let subscriber: Box<dyn Subscriber + Send + Sync> = match log.format {
+        LogFormat::Text => Box::new(registry.with(lines.with_ansi(colour))),
+        LogFormat::Json => {
+            let lines = lines.json().flatten_event(true).with_current_span(false).with_span_list(false);
+            Box::new(registry.with(lines))
+        }
+    };
+    Ok((subscriber, Level(handle)))
 }
 
 /// Keeps an event on one line: whoever can put a line break into a field (a server's error text, a file name)
@@ -118,7 +140,7 @@ mod tests {
         let captured = Captured::default();
         let writer = captured.clone();
         let log = Log { format, level: level.to_owned() };
-        let subscriber = subscriber(&log, false, move || writer.clone()).unwrap();
+        let (subscriber, _) = subscriber(&log, false, move || writer.clone()).unwrap();
         tracing::subscriber::with_default(subscriber, body);
         String::from_utf8(captured.0.lock().unwrap().clone()).unwrap()
     }
@@ -159,6 +181,23 @@ mod tests {
             assert_eq!(text.matches('\n').count(), 1, "{text}");
             assert!(text.ends_with('\n') && !text.contains('\r'), "{text}");
         }
+    }
+
+    #[test]
+    fn the_level_changes_while_it_logs() {
+        let captured = Captured::default();
+        let writer = captured.clone();
+        let log = Log { format: LogFormat::Text, level: "error".to_owned() };
+        let (subscriber, level) = subscriber(&log, false, move || writer.clone()).unwrap();
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::info!("before");
+            level.set("info").unwrap();
+            tracing::info!("after");
+            assert!(level.set("nonsense[").is_err());
+            tracing::info!("still");
+        });
+        let text = String::from_utf8(captured.0.lock().unwrap().clone()).unwrap();
+        assert!(!text.contains("before") && text.contains("after") && text.contains("still"), "{text}");
     }
 
     #[test]

@@ -158,10 +158,19 @@ pub(super) async fn history(Shared(state): Shared<Arc<State>>) -> Json<Past> {
 pub(super) async fn keep(state: Arc<State>) {
     let mut timer = interval(INTERVAL);
     timer.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    let mut changes: FuturesUnordered<_> =
-        state.backends.iter().map(|backend| next_change(backend.clone(), backend.gate.watch())).collect();
+    let mut configurations = state.backends.watch();
+    let mut changes = FuturesUnordered::new();
+    configurations.mark_changed();
     loop {
         tokio::select! {
+            biased;
+            Ok(()) = configurations.changed() => {
+                let all = configurations.borrow_and_update().clone();
+                changes = all.iter().map(|backend| next_change(backend.clone(), backend.gate.watch())).collect();
+                state.feed.history().retain(&all);
+                // What has changed while nobody watched shows as soon as it is looked for.
+                all.iter().for_each(|backend| note_state(&state, backend));
+            }
             _ = timer.tick() => sample(&state),
             Some((backend, watcher)) = changes.next() => {
                 note_state(&state, &backend);
@@ -184,7 +193,7 @@ async fn next_change(backend: Arc<Backend>, mut watcher: Watcher) -> (Arc<Backen
 /// One second's figures into the history and, if anybody is listening, a snapshot to all.
 fn sample(state: &Arc<State>) {
     let moment = state.clock.read();
-    for backend in state.backends.iter() {
+    for backend in state.backends.all().iter() {
         let snapshot = backend.gate.snapshot(moment.now);
         state.feed.history().add(&snapshot, &moment);
     }

@@ -1,12 +1,13 @@
 //! The operators' HTTP API: what the breakers do and why, the levers, and Prometheus' metrics (DESIGN.md §1.6).
 //!
 //! `server` takes connections, `guard` says who may ask, `routes` maps paths to answers, `view` is the JSON,
-//! `events` is the live feed, `dashboard` the page that draws it. The API sees backends through snapshots only; a request never waits for a client or a backend, so it
+//! `events` is the live feed, `control` what the process is asked to do, `dashboard` the page that draws it. The API sees backends through snapshots only; a request never waits for a client or a backend, so it
 //! answers when everything else hangs.
 //!
 //! Absent on purpose: TLS (use a unix socket, or a proxy that has it) and anything that was ever on the wire:
 //! no key, no SQL, no credential can appear in an answer.
 
+mod control;
 mod dashboard;
 mod error;
 mod events;
@@ -18,15 +19,19 @@ mod tests;
 mod view;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use tokio::sync::watch;
 
+pub use control::{Desk, Order, Orders, Reloaded};
 pub use guard::{Access, Token};
 pub use server::{Bound, bind, serve};
 
+use self::control::Reloads;
 use self::events::Feed;
 use crate::backends::Backends;
 use crate::clock::Clock;
+use crate::metrics::publish::Configuration;
 
 /// What the admin API works on.
 #[derive(Debug)]
@@ -36,6 +41,9 @@ pub struct State {
     clock: Clock,
     feed: Feed,
     readiness: watch::Sender<Readiness>,
+    /// None: nobody reads the configuration again.
+    desk: Option<Desk>,
+    reloads: Reloads,
 }
 
 /// What `/readyz` says. It never depends on a breaker: an orchestrator that took a sidecar out of service because
@@ -52,14 +60,26 @@ pub enum Readiness {
 
 impl State {
     /// The state of a process that is [`Readiness::Starting`].
-    pub fn new(backends: Arc<Backends>, access: Access) -> Arc<Self> {
+    pub fn new(backends: Arc<Backends>, access: Access, desk: Option<Desk>) -> Arc<Self> {
         let readiness = watch::Sender::new(Readiness::Starting);
-        Arc::new(Self { backends, access, clock: Clock::new(), feed: Feed::new(), readiness })
+        let (clock, feed, reloads) = (Clock::new(), Feed::new(), Reloads::new());
+        Arc::new(Self { backends, access, clock, feed, readiness, desk, reloads })
+    }
+
+    /// Counts an attempt to read the configuration again.
+    pub fn note_reload(&self, applied: bool) {
+        self.reloads.note(applied);
     }
 
     /// Sets what `/readyz` says from now on.
     pub fn set_readiness(&self, readiness: Readiness) {
         self.readiness.send_replace(readiness);
+    }
+
+    fn configuration(&self) -> Configuration {
+        let (read_at, last_good) = self.reloads.last();
+        let (applied, refused) = (&self.reloads.applied, &self.reloads.refused);
+        Configuration { read_at, last_good, applied: applied.load(Relaxed), refused: refused.load(Relaxed) }
     }
 
     fn readiness(&self) -> Readiness {

@@ -61,6 +61,7 @@ pub(super) fn router(state: Arc<State>, guard: Guard) -> Router {
         .route("/api/v1/circuit-breaker/enforce/{name}", post(enforce))
         .route("/api/v1/circuit-breaker/observe/{name}", post(observe))
         .route("/api/v1/circuit-breaker/disable/{name}", post(disable))
+        .route("/api/v1/config/reload", post(reload))
         .fallback(not_found)
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(BODY_MAX))
@@ -113,6 +114,7 @@ async fn index() -> Json<Value> {
             "/api/v1/circuit-breaker/enforce/{name}",
             "/api/v1/circuit-breaker/observe/{name}",
             "/api/v1/circuit-breaker/disable/{name}",
+            "/api/v1/config/reload",
         ],
     }))
 }
@@ -133,23 +135,23 @@ async fn readyz(Shared(state): All) -> (StatusCode, Json<Value>) {
 /// 200 as long as fusewire itself is up: an orchestrator must not restart it because a database is down.
 async fn health(Shared(state): All) -> Json<Health> {
     let now = state.clock.read().now;
-    let states = state.backends.iter().map(|backend| backend.gate.snapshot(now).state);
-    Json(Health::new(Summary::new(states)))
+    let all = state.backends.all();
+    Json(Health::new(Summary::new(all.iter().map(|backend| backend.gate.snapshot(now).state))))
 }
 
 async fn metrics(Shared(state): All) -> impl IntoResponse {
     let moment = state.clock.read();
-    let snapshots: Vec<_> =
-        state.backends.iter().map(|backend| (backend, backend.gate.snapshot(moment.now))).collect();
+    let all = state.backends.all();
+    let snapshots: Vec<_> = all.iter().map(|backend| (backend, backend.gate.snapshot(moment.now))).collect();
     let readings: Vec<_> =
         snapshots.iter().map(|(backend, snapshot)| reading(backend, snapshot, &moment)).collect();
-    ([(header::CONTENT_TYPE, publish::CONTENT_TYPE)], publish::render(&readings))
+    ([(header::CONTENT_TYPE, publish::CONTENT_TYPE)], publish::render(&readings, &state.configuration()))
 }
 
 fn reading<'a>(backend: &Backend, snapshot: &'a Snapshot, moment: &Moment) -> Reading<'a> {
     Reading {
         backend: &snapshot.name,
-        protocol: backend.config.protocol.label(),
+        protocol: backend.protocol(),
         state: snapshot.state,
         mode: snapshot.mode,
         consecutive_failures: snapshot.consecutive_failures,
@@ -166,7 +168,7 @@ async fn status(Shared(state): All) -> Json<Status> {
 
 async fn status_of(Shared(state): All, name: Name) -> Answer<Json<Breaker>> {
     let backend = find(&state, name)?;
-    Ok(Json(view(backend, &state.clock.read()).1))
+    Ok(Json(view(&backend, &state.clock.read()).1))
 }
 
 async fn detailed(Shared(state): All) -> Json<Metrics> {
@@ -176,14 +178,14 @@ async fn detailed(Shared(state): All) -> Json<Metrics> {
 async fn reset(Shared(state): All, Extension(peer): Extension<Peer>, name: Name) -> Answer<Json<Breaker>> {
     let backend = find(&state, name)?;
     let moment = state.clock.read();
-    audit_reset(backend, &peer);
+    audit_reset(&backend, &peer);
     backend.gate.reset(moment.now);
-    Ok(Json(view(backend, &moment).1))
+    Ok(Json(view(&backend, &moment).1))
 }
 
 async fn reset_all(Shared(state): All, Extension(peer): Extension<Peer>) -> Json<Status> {
     let now = state.clock.read().now;
-    for backend in state.backends.iter() {
+    for backend in state.backends.all().iter() {
         audit_reset(backend, &peer);
         backend.gate.reset(now);
     }
@@ -191,7 +193,7 @@ async fn reset_all(Shared(state): All, Extension(peer): Extension<Peer>) -> Json
 }
 
 fn audit_reset(backend: &Backend, peer: &Peer) {
-    let name = &*backend.config.name;
+    let name = &**backend.name();
     tracing::info!(action = "reset", backend = name, %peer, "Admin API: reset of '{name}' by {peer}");
 }
 
@@ -205,7 +207,7 @@ async fn trip(
     let backend = find(&state, name)?;
     let hold = hold(query?.0, &body?)?;
     let moment = state.clock.read();
-    let name = &*backend.config.name;
+    let name = &**backend.name();
     if backend.gate.mode() == Mode::Disabled {
         let message = format!("the breaker of '{name}' is disabled; enforce or observe it first");
         return Err(Error::new(StatusCode::CONFLICT, message));
@@ -220,7 +222,7 @@ async fn trip(
         "Admin API: trip of '{name}' ({lasting}) by {peer}"
     );
     backend.gate.trip(moment.now, hold);
-    Ok(Json(view(backend, &moment).1))
+    Ok(Json(view(&backend, &moment).1))
 }
 
 async fn enforce(Shared(state): All, Extension(peer): Extension<Peer>, name: Name) -> Answer<Json<Breaker>> {
@@ -238,7 +240,7 @@ async fn disable(Shared(state): All, Extension(peer): Extension<Peer>, name: Nam
 fn set_mode(state: &State, peer: &Peer, name: Name, mode: Mode) -> Answer<Json<Breaker>> {
     let backend = find(state, name)?;
     let moment = state.clock.read();
-    let (name, mode_label) = (&*backend.config.name, mode.label());
+    let (name, mode_label) = (&**backend.name(), mode.label());
     tracing::info!(
         action = "mode",
         backend = name,
@@ -247,7 +249,21 @@ fn set_mode(state: &State, peer: &Peer, name: Name, mode: Mode) -> Answer<Json<B
         "Admin API: mode {mode_label} for '{name}' by {peer}"
     );
     backend.gate.set_mode(moment.now, mode);
-    Ok(Json(view(backend, &moment).1))
+    Ok(Json(view(&backend, &moment).1))
+}
+
+/// The same as SIGHUP, with an answer: what has changed, or all that is wrong, and then nothing has.
+async fn reload(Shared(state): All, Extension(peer): Extension<Peer>) -> Answer<Response> {
+    let busy = || Error::new(StatusCode::CONFLICT, "the configuration cannot be read again at the moment");
+    let desk = state.desk.as_ref().ok_or_else(busy)?;
+    match desk.reload(peer.to_string()).await.ok_or_else(busy)? {
+        Ok(done) => Ok(Json(done).into_response()),
+        Err(problems) => {
+            let error = "the configuration is not valid: nothing has changed";
+            let body = Json(json!({ "error": error, "problems": problems }));
+            Ok((StatusCode::UNPROCESSABLE_ENTITY, body).into_response())
+        }
+    }
 }
 
 /// How long a manual trip lasts, from the query or the body. An unknown key is refused: `?four=30s` would
@@ -295,10 +311,11 @@ async fn wrong_method(method: Method, uri: Uri) -> Error {
     Error::new(StatusCode::METHOD_NOT_ALLOWED, format!("{method} is not for {}; see Allow", uri.path()))
 }
 
-fn find(state: &State, name: Name) -> Answer<&Arc<Backend>> {
+fn find(state: &State, name: Name) -> Answer<Arc<Backend>> {
     let Path(name) = name?;
     state.backends.get(&name).ok_or_else(|| {
-        let known: Vec<_> = state.backends.iter().map(|backend| &*backend.config.name).collect();
+        let all = state.backends.all();
+        let known: Vec<_> = all.iter().map(|backend| &**backend.name()).collect();
         Error::new(StatusCode::NOT_FOUND, format!("no backend '{name}'; there are: {}", known.join(", ")))
     })
 }
@@ -310,12 +327,13 @@ pub(super) fn view(backend: &Backend, moment: &Moment) -> (breaker::State, Break
 
 pub(super) fn whole_status(state: &State) -> Status {
     let moment = state.clock.read();
-    Status::new(state.backends.iter().map(|backend| view(backend, &moment)))
+    Status::new(state.backends.all().iter().map(|backend| view(backend, &moment)))
 }
 
 pub(super) fn whole_metrics(state: &State) -> Metrics {
     let moment = state.clock.read();
-    let views = state.backends.iter().map(|backend| {
+    let all = state.backends.all();
+    let views = all.iter().map(|backend| {
         let snapshot = backend.gate.snapshot(moment.now);
         (backend.as_ref(), snapshot, backend.gate.history())
     });

@@ -261,7 +261,7 @@ impl Breaker {
         let totals = &snapshot.totals;
         Self {
             name: snapshot.name.to_string(),
-            protocol: backend.config.protocol.label(),
+            protocol: backend.protocol(),
             state: snapshot.state.label(),
             mode: snapshot.mode.label(),
             slow_start: snapshot.slow_start,
@@ -321,7 +321,7 @@ impl Metrics {
         moment: &Moment,
     ) -> Self {
         let details = views.map(|(backend, snapshot, history)| {
-            let protocol = backend.config.protocol.label();
+            let protocol = backend.protocol();
             (snapshot.name.to_string(), Detail::new(protocol, &snapshot, &history, moment))
         });
         Self { breakers: details.collect() }

@@ -29,8 +29,19 @@ pub(super) struct Closed {
 
 impl Closed {
     pub(super) fn new(policy: &Policy, now: Instant) -> Self {
-        let window = policy.rates.are_on().then(|| Window::new(policy.rates.window, now));
+        let window = Window::of(&policy.rates, now);
         Self { failures: 0, cause: None, window, recent: VecDeque::new(), ramp: None }
+    }
+
+    /// Goes on under another policy. What a window of another shape held cannot be carried over; all else is.
+    pub(super) fn adopt(&mut self, before: &Policy, policy: &Policy, now: Instant) {
+        let (old, new) = (&before.rates, &policy.rates);
+        if old.window != new.window || old.are_on() != new.are_on() {
+            self.window = Window::of(new, now);
+        }
+        if policy.slow_start.is_none() {
+            self.ramp = None;
+        }
     }
 
     /// Whether a success would change anything: it ends a run, and it goes into a window.

@@ -303,6 +303,20 @@ impl Breaker {
         self.open_until(hold.map(|hold| now + hold), trip);
     }
 
+    /// Goes on under another policy: the state, its end, the run of failures and the probes under way stay. The mode
+    /// changes only if the policy's does, so that one that was set by hand survives.
+    pub fn set_policy(&mut self, now: Instant, policy: Policy) {
+        self.tick(now);
+        let mode = policy.mode;
+        let before = std::mem::replace(&mut self.policy, policy);
+        if let Phase::Closed(closed) = &mut self.phase {
+            closed.adopt(&before, &self.policy, now);
+        }
+        if before.mode != mode {
+            self.set_mode(now, mode);
+        }
+    }
+
     /// Changes the mode. To disable is to close; between enforcing and observing the state stays, so that what
     /// was observed holds at once when it is enforced.
     pub fn set_mode(&mut self, now: Instant, mode: Mode) {

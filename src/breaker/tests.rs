@@ -4,6 +4,7 @@ mod model;
 mod modes;
 mod rates;
 mod recovery;
+mod reload;
 
 use std::time::{Duration, Instant};
 

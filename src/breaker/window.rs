@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::policy::Span;
+use super::policy::{Rates, Span};
 
 /// What a window knows of a call.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -43,6 +43,11 @@ pub(super) enum Window {
 }
 
 impl Window {
+    /// None while no rate is on.
+    pub(super) fn of(rates: &Rates, now: Instant) -> Option<Self> {
+        rates.are_on().then(|| Self::new(rates.window, now))
+    }
+
     pub(super) fn new(span: Span, now: Instant) -> Self {
         match span {
             Span::Calls(size) => Self::Count(Ring::new(size)),

@@ -155,6 +155,21 @@ pub(super) const LOCAL_FAULTS: Family = counter(
 );
 pub(super) const BUILD_INFO: Family =
     gauge("fusewire_build_info", &["version"], "Always 1; the labels say what is running.");
+pub(super) const RELOADS: Family = counter(
+    "fusewire_config_reloads_total",
+    &["result"],
+    "Attempts to read the configuration again; result is success, or failure (something was wrong and nothing changed).",
+);
+pub(super) const CONFIG_READ: Family = gauge(
+    "fusewire_config_last_reload_success_timestamp_seconds",
+    &[],
+    "Unix time at which the configuration in force was read.",
+);
+pub(super) const CONFIG_GOOD: Family = gauge(
+    "fusewire_config_last_reload_successful",
+    &[],
+    "Whether the last attempt to read the configuration went well: 0 means that the file is not what is in force.",
+);
 
 pub(super) const START_TIME: Family =
     gauge("process_start_time_seconds", &[], "Unix time at which the process started.");
@@ -196,6 +211,9 @@ pub const FAMILIES: &[Family] = &[
     CANCELS,
     LOCAL_FAULTS,
     BUILD_INFO,
+    RELOADS,
+    CONFIG_READ,
+    CONFIG_GOOD,
     START_TIME,
     RESIDENT,
     OPEN_FDS,

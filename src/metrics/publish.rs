@@ -48,10 +48,27 @@ pub struct Reading<'a> {
     pub totals: &'a Totals,
 }
 
+/// How the configuration came to be in force.
+#[derive(Debug, Clone, Copy)]
+pub struct Configuration {
+    /// Unix time at which it was read.
+    pub read_at: f64,
+    /// Whether the last attempt to read it again led to it.
+    pub last_good: bool,
+    /// Attempts that went well.
+    pub applied: u64,
+    /// Attempts that changed nothing because something was wrong.
+    pub refused: u64,
+}
+
 /// Everything that `/metrics` shows, with a HELP and a TYPE line for each family.
-pub fn render(readings: &[Reading<'_>]) -> String {
+pub fn render(readings: &[Reading<'_>], configuration: &Configuration) -> String {
     let mut sheet = Sheet::new();
     sheet.gauge(&family::BUILD_INFO, &[env!("CARGO_PKG_VERSION")], 1.0);
+    sheet.counter(&family::RELOADS, &["success"], configuration.applied);
+    sheet.counter(&family::RELOADS, &["failure"], configuration.refused);
+    sheet.gauge(&family::CONFIG_READ, &[], configuration.read_at);
+    sheet.gauge(&family::CONFIG_GOOD, &[], if configuration.last_good { 1.0 } else { 0.0 });
     for reading in readings {
         reading.write_breaker(&mut sheet);
         reading.write_connections(&mut sheet);

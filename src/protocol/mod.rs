@@ -86,6 +86,10 @@ pub trait Session {
     /// The proxy is shutting down: end natively as soon as no call and no transaction is open. After it, the
     /// session must reach [`Phase::Finish`] as soon as that is so (perhaps at once).
     fn on_drain(&mut self, now: Instant);
+
+    /// The time for that is over: whatever is open, the session must reach [`Phase::Finish`], or [`Phase::Abort`] if
+    /// there can be no last words. What is under way says nothing about the backend.
+    fn on_drain_over(&mut self, now: Instant);
 }
 
 /// The most bytes that a session may leave unconsumed while it waits for more of them: the longest inline command

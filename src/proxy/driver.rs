@@ -18,11 +18,11 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::time::{Instant as TokioInstant, Sleep, sleep_until, timeout};
 
+use super::service::Service;
+use super::shutdown::Drain;
 use super::socket::{Backlog, Socket};
 use super::tls;
 use super::upstream::{Upstream, dial};
-use super::worker::Drain;
-use crate::backends::Backend;
 use crate::breaker::{Fault, State};
 use crate::gate::Lane;
 use crate::metrics::Counter;
@@ -58,10 +58,9 @@ struct Workbench {
 pub struct Driver<S> {
     session: S,
     lane: Lane,
-    backend: Arc<Backend>,
+    service: Arc<Service>,
     client: Side,
     server: Option<Side>,
-    tls: Option<Arc<tls::Store>>,
     /// The breaker's next change, while the session wants to know it.
     change: Option<Change>,
     drain: Drain,
@@ -110,17 +109,17 @@ enum Next {
 
 impl<S: Session> Driver<S> {
     /// A driver for a client that has just been accepted.
-    pub fn new(session: S, lane: Lane, backend: Arc<Backend>, client: Socket, drain: Drain) -> Self {
-        client.tune_downstream(&backend.config.timeouts);
+    pub fn new(session: S, lane: Lane, service: Arc<Service>, client: Socket) -> Self {
+        client.tune_downstream(&service.route().config.timeouts);
+        let drain = service.shutdown().ear();
         lane.add(Counter::Accepted, 1);
         let now = present();
         Self {
             session,
             lane,
-            backend,
+            service,
             client: Side::new(client),
             server: None,
-            tls: None,
             change: None,
             drain,
             timer: None,
@@ -130,15 +129,9 @@ impl<S: Session> Driver<S> {
         }
     }
 
-    /// The same with certificates for either leg.
-    pub fn with_tls(mut self, tls: Option<Arc<tls::Store>>) -> Self {
-        self.tls = tls;
-        self
-    }
-
     /// Moves the connection until it ends.
     pub async fn run(mut self) {
-        let mut immediate = self.tls.as_ref().is_some_and(|tls| tls.is_immediate());
+        let mut immediate = self.service.route().tls.as_ref().is_some_and(|tls| tls.is_immediate());
         loop {
             let next = match std::mem::take(&mut immediate) {
                 true => Ok(Next::Secure),
@@ -155,8 +148,9 @@ impl<S: Session> Driver<S> {
     }
 
     async fn dial(&mut self, target: Target) {
-        let config = &self.backend.config;
-        let dialled = dial(&config.upstream, target, &config.timeouts, self.tls.as_deref()).await;
+        let route = self.service.route();
+        let (config, tls) = (&route.config, route.tls.as_deref());
+        let dialled = dial(&config.upstream, target, &config.timeouts, tls).await;
         let now = present();
         self.client_since = now;
         self.client.again = true;
@@ -178,8 +172,9 @@ impl<S: Session> Driver<S> {
 
     /// Encrypts the client's leg. Says whether it could; a client that fails is no verdict.
     async fn secure(&mut self) -> bool {
-        let Some(tls) = self.tls.clone() else { return false };
-        let limit = self.backend.config.timeouts.handshake;
+        let route = self.service.route();
+        let Some(tls) = &route.tls else { return false };
+        let limit = route.config.timeouts.handshake;
         let written = timeout(limit, poll_fn(|cx| self.poll_owed(cx))).await;
         if !matches!(written, Ok(Ok(()))) {
             return false;
@@ -208,7 +203,7 @@ impl<S: Session> Driver<S> {
             Err(None) => io::ErrorKind::TimedOut.into(),
         };
         self.lane.add(Counter::ClientTlsFailed, 1);
-        tracing::debug!(backend = %self.backend.config.name, %error, "A client's TLS handshake failed");
+        tracing::debug!(backend = %route.config.name, %error, "A client's TLS handshake failed");
         false
     }
 
@@ -439,6 +434,10 @@ impl<S: Session> Driver<S> {
     fn poll_events(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
         if self.drain.poll_begun(cx) {
             self.session.on_drain(now);
+            return true;
+        }
+        if self.drain.poll_over(cx) {
+            self.session.on_drain_over(now);
             return true;
         }
         if self.session.watches_breaker() {

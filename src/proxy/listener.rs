@@ -5,15 +5,21 @@ use std::net::{SocketAddr, TcpListener as StdTcpListener, TcpStream as StdTcpStr
 use std::os::unix::net::{UnixListener as StdUnixListener, UnixStream as StdUnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use socket2::{Domain, Protocol, Socket as RawSocket, Type};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
+use super::service::Service;
 use super::socket::Socket;
 use super::upstream::is_local;
-use super::worker::{Bench, Service};
+use super::worker::Bench;
 use crate::config::Endpoint;
 use crate::metrics::Counter;
 
@@ -41,15 +47,40 @@ pub(super) enum StdSocket {
     Registered(Socket),
 }
 
-/// Removes the files of unix listeners when the proxy ends.
-#[derive(Debug, Default)]
-pub struct SocketFiles(Vec<PathBuf>);
+/// The end of accepting on a port.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Closing {
+    closed: CancellationToken,
+    handed_on: Arc<AtomicBool>,
+    accepting: TaskTracker,
+}
 
-impl Drop for SocketFiles {
+impl Closing {
+    /// Nobody is accepted for this backend any more; with `handed_on` the clients in the queue are another's.
+    pub(super) fn close(&self, handed_on: bool) {
+        self.handed_on.store(handed_on, Ordering::Release);
+        self.closed.cancel();
+        self.accepting.close();
+    }
+
+    /// To be held by whoever accepts, longer than the listener.
+    pub(super) fn accepting(&self) -> TaskTrackerToken {
+        self.accepting.token()
+    }
+
+    /// Completes when it has been closed and nobody accepts any more: the address is free.
+    pub(super) async fn over(&self) {
+        self.accepting.wait().await;
+    }
+}
+
+/// The file of a unix listener, removed when nobody listens on it any more.
+#[derive(Debug)]
+pub(super) struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
     fn drop(&mut self) {
-        for path in &self.0 {
-            let _ = std::fs::remove_file(path);
-        }
+        let _ = std::fs::remove_file(&self.0);
     }
 }
 
@@ -59,12 +90,11 @@ impl Listener {
     ///
     /// # Errors
     /// If no address can be bound, or any is taken.
-    pub fn bind(endpoint: &Endpoint, files: &mut SocketFiles) -> io::Result<Vec<Self>> {
+    pub(super) fn bind(endpoint: &Endpoint) -> io::Result<(Vec<Self>, Option<SocketFile>)> {
         match endpoint {
             Endpoint::Unix(path) => {
                 let listener = bind_unix(path)?;
-                files.0.push(path.clone());
-                Ok(vec![Self::Unix(listener)])
+                Ok((vec![Self::Unix(listener)], Some(SocketFile(path.clone()))))
             }
             Endpoint::Tcp { host, port } => {
                 let mut listeners = Vec::new();
@@ -81,7 +111,7 @@ impl Listener {
                 }
                 match missing {
                     Some(error) if listeners.is_empty() => Err(error),
-                    _ => Ok(listeners),
+                    _ => Ok((listeners, None)),
                 }
             }
         }
@@ -154,8 +184,8 @@ impl Accepting {
     }
 }
 
-/// Accepts until the drain begins.
-pub(super) async fn accept(listener: Listener, service: Arc<Service>, bench: Bench) {
+/// Accepts until the port is closed or the drain begins.
+pub(super) async fn accept(listener: Listener, service: Arc<Service>, end: Closing, bench: Bench) {
     let listener = match listener {
         Listener::Tcp(listener) => TcpListener::from_std(listener).map(Accepting::Tcp),
         Listener::Unix(listener) => UnixListener::from_std(listener).map(Accepting::Unix),
@@ -167,8 +197,18 @@ pub(super) async fn accept(listener: Listener, service: Arc<Service>, bench: Ben
     let mut pause = PAUSE_MIN;
     loop {
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            biased;
             () = bench.shutdown.drained() => return,
+            () = end.closed.cancelled() => {
+                if !end.handed_on.load(Ordering::Acquire) {
+                    // Whoever is in the queue believes to be connected, and would be reset.
+                    while let Some(Ok(socket)) = listener.accept().now_or_never() {
+                        bench.place(StdSocket::Registered(socket), service.clone());
+                    }
+                }
+                return;
+            }
+            accepted = listener.accept() => accepted,
         };
         match accepted {
             Ok(socket) => {
@@ -176,7 +216,7 @@ pub(super) async fn accept(listener: Listener, service: Arc<Service>, bench: Ben
                 bench.place(StdSocket::Registered(socket), service.clone());
             }
             Err(error) => {
-                let backend = &service.backend().config.name;
+                let backend = service.backend().name();
                 if is_local(&error) {
                     bench.lane(&service).add(Counter::LocalFaults, 1);
                     tracing::error!(%backend, %error, ?pause, "Cannot accept clients for the moment");

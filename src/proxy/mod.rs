@@ -1,10 +1,13 @@
 //! The data plane: the only code that holds clients' and backends' sockets.
 //!
-//! A [`listener`] accepts, a [`worker`] owns the connection's task, [`driver`] moves its bytes as the protocol's
+//! The [`plane`] knows which [`listener`] serves which [`service`]; a listener accepts, a [`worker`] owns the connection's task, [`driver`] moves its bytes as the protocol's
 //! session says, [`upstream`] dials, [`tls`] encrypts. Nothing in here knows what the bytes mean.
 
 pub mod driver;
 pub mod listener;
+pub mod plane;
+pub mod service;
+pub mod shutdown;
 pub mod socket;
 pub mod tls;
 pub mod upstream;

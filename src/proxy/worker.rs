@@ -7,74 +7,27 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::task::{Context, Poll};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 
 use tokio::runtime;
 use tokio::sync::mpsc;
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::driver::Driver;
-use super::listener::{Listener, StdSocket, accept};
-use super::tls;
-use crate::backends::Backend;
-use crate::config::Protocol;
+use super::listener::{Closing, Listener, StdSocket, accept};
+use super::service::{Service, Sessions};
+use super::shutdown::Shutdown;
 use crate::gate::Lane;
 use crate::protocol::{postgres, redis};
-
-/// One backend as the data plane serves it.
-#[derive(Debug)]
-pub struct Service {
-    backend: Arc<Backend>,
-    sessions: Sessions,
-    tls: Option<Arc<tls::Store>>,
-}
-
-/// What every session of a backend shares.
-#[derive(Debug)]
-enum Sessions {
-    Redis(Arc<redis::Settings>),
-    Postgres(Arc<postgres::Settings>),
-}
-
-impl Service {
-    /// Prepares what the backend's sessions share.
-    ///
-    /// # Errors
-    /// If a TLS file cannot be used.
-    pub fn new(backend: Arc<Backend>) -> Result<Self, tls::LoadError> {
-        let config = &backend.config;
-        let (name, timeouts) = (config.name.clone(), &config.timeouts);
-        let sessions = match &config.protocol {
-            Protocol::Redis(redis) => Sessions::Redis(Arc::new(redis::Settings::new(name, redis, timeouts))),
-            Protocol::Postgres(postgres) => {
-                let settings = postgres::Settings::new(name, postgres, timeouts).with_tls(&config.tls);
-                Sessions::Postgres(Arc::new(settings))
-            }
-        };
-        let tls = tls::Store::new(config)?;
-        Ok(Self { backend, sessions, tls })
-    }
-
-    /// Its certificates, if it has any.
-    pub fn tls(&self) -> Option<&Arc<tls::Store>> {
-        self.tls.as_ref()
-    }
-
-    /// The backend.
-    pub fn backend(&self) -> &Arc<Backend> {
-        &self.backend
-    }
-}
 
 /// The running workers.
 #[derive(Debug)]
 pub struct Workers {
     threads: Vec<JoinHandle<()>>,
+    crew: Arc<Crew>,
     /// Closed when the last thread has dropped its end.
     alive: mpsc::Receiver<Infallible>,
     shutdown: Shutdown,
@@ -85,14 +38,16 @@ pub struct Workers {
 pub(super) struct Crew {
     /// Connections of each worker.
     loads: Box<[AtomicUsize]>,
-    inboxes: Vec<mpsc::UnboundedSender<Handover>>,
+    inboxes: Vec<mpsc::UnboundedSender<Order>>,
 }
 
-/// A connection on its way to another worker.
+/// What a worker is told to do.
 #[derive(Debug)]
-pub(super) struct Handover {
-    socket: StdSocket,
-    service: Arc<Service>,
+enum Order {
+    /// Serve a connection that another worker has accepted.
+    Serve(StdSocket, Arc<Service>),
+    /// Accept as long as the port is open.
+    Accept(Listener, Arc<Service>, Closing, TaskTrackerToken),
 }
 
 /// One worker's own view.
@@ -104,22 +59,6 @@ pub(super) struct Bench {
     pub(super) shutdown: Shutdown,
 }
 
-/// The end of the data plane, in two steps.
-#[derive(Debug, Clone, Default)]
-pub struct Shutdown {
-    draining: Arc<AtomicBool>,
-    drain: CancellationToken,
-    stop: CancellationToken,
-}
-
-/// One connection's ear for the beginning of the drain. Costs an atomic load a turn.
-pub struct Drain {
-    draining: Arc<AtomicBool>,
-    begun: Pin<Box<WaitForCancellationFutureOwned>>,
-    registered: bool,
-    told: bool,
-}
-
 /// A connection's place on its worker; leaving it lightens the load.
 struct Seat {
     crew: Arc<Crew>,
@@ -127,11 +66,11 @@ struct Seat {
 }
 
 impl Workers {
-    /// Starts `count` workers that accept on `listeners`.
+    /// Starts `count` workers.
     ///
     /// # Errors
-    /// If a thread, a runtime or a copy of a listener cannot be had.
-    pub fn start(count: usize, listeners: &[(Listener, Arc<Service>)]) -> io::Result<Self> {
+    /// If a thread or a runtime cannot be had.
+    pub fn start(count: usize) -> io::Result<Self> {
         let shutdown = Shutdown::default();
         let (inboxes, receivers): (Vec<_>, Vec<_>) = (0..count).map(|_| mpsc::unbounded_channel()).unzip();
         let crew = Arc::new(Crew { loads: (0..count).map(|_| AtomicUsize::new(0)).collect(), inboxes });
@@ -139,16 +78,12 @@ impl Workers {
         let (living, alive) = mpsc::channel(1);
         for (index, inbox) in receivers.into_iter().enumerate() {
             let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-            let listeners = listeners
-                .iter()
-                .map(|(listener, service)| Ok((listener.try_clone()?, service.clone())))
-                .collect::<io::Result<Vec<_>>>()?;
             let tracker = TaskTracker::new();
             let bench = Bench { index, crew: crew.clone(), tracker, shutdown: shutdown.clone() };
             let thread = std::thread::Builder::new().name(format!("worker-{}", index + 1)).spawn({
                 let living = living.clone();
                 move || {
-                    runtime.block_on(bench.work(inbox, listeners));
+                    runtime.block_on(bench.work(inbox));
                     // Connections end here, before the others are told that this thread has.
                     drop(runtime);
                     drop(living);
@@ -156,7 +91,26 @@ impl Workers {
             })?;
             threads.push(thread);
         }
-        Ok(Self { threads, alive, shutdown })
+        Ok(Self { threads, crew, alive, shutdown })
+    }
+
+    /// Has every worker accept clients of `service` on `listener` until `end`.
+    ///
+    /// # Errors
+    /// If no descriptor is left for a worker's copy of it; then none accepts.
+    pub(super) fn accept(
+        &self,
+        listener: &Listener,
+        service: &Arc<Service>,
+        end: &Closing,
+    ) -> io::Result<()> {
+        let copies: Vec<Listener> =
+            self.crew.inboxes.iter().map(|_| listener.try_clone()).collect::<io::Result<_>>()?;
+        for (inbox, copy) in self.crew.inboxes.iter().zip(copies) {
+            // A worker that has ended accepts nobody.
+            let _ = inbox.send(Order::Accept(copy, service.clone(), end.clone(), end.accepting()));
+        }
+        Ok(())
     }
 
     /// The switch that ends them.
@@ -180,60 +134,8 @@ impl Workers {
     }
 }
 
-impl Shutdown {
-    /// Stops accepting and asks every connection to end as soon as no call and no transaction is open.
-    pub fn drain(&self) {
-        self.draining.store(true, Ordering::Release);
-        self.drain.cancel();
-    }
-
-    /// Ends every connection at once.
-    pub fn stop(&self) {
-        self.drain();
-        self.stop.cancel();
-    }
-
-    /// Completes when the drain begins.
-    pub(super) async fn drained(&self) {
-        self.drain.cancelled().await;
-    }
-
-    /// A connection's ear for it.
-    pub(super) fn ear(&self) -> Drain {
-        Drain {
-            draining: self.draining.clone(),
-            begun: Box::pin(self.drain.clone().cancelled_owned()),
-            registered: false,
-            told: false,
-        }
-    }
-}
-
-impl Drain {
-    /// Whether the drain has begun; true once only. The first call arranges for the task to be woken.
-    pub(super) fn poll_begun(&mut self, cx: &mut Context<'_>) -> bool {
-        if !self.registered {
-            // A task's waker stays good for its life, so asking once is enough.
-            self.registered = true;
-            let _: Poll<()> = self.begun.as_mut().poll(cx);
-        }
-        if self.told || !self.draining.load(Ordering::Acquire) {
-            return false;
-        }
-        self.told = true;
-        true
-    }
-}
-
 impl Bench {
-    async fn work(
-        self,
-        mut inbox: mpsc::UnboundedReceiver<Handover>,
-        listeners: Vec<(Listener, Arc<Service>)>,
-    ) {
-        for (listener, service) in listeners {
-            tokio::spawn(accept(listener, service, self.clone()));
-        }
+    async fn work(self, mut inbox: mpsc::UnboundedReceiver<Order>) {
         let drained = async {
             self.shutdown.drained().await;
             // Whoever was handed over before the drain began is in the inbox by now or has been seated.
@@ -241,12 +143,21 @@ impl Bench {
             self.tracker.wait().await;
         };
         let receive = async {
-            while let Some(Handover { socket, service }) = inbox.recv().await {
-                self.seat(socket, service);
+            while let Some(order) = inbox.recv().await {
+                match order {
+                    Order::Serve(socket, service) => self.seat(socket, service),
+                    Order::Accept(listener, service, end, accepting) => {
+                        let accept = accept(listener, service, end, self.clone());
+                        tokio::spawn(async move {
+                            accept.await;
+                            drop(accepting);
+                        });
+                    }
+                }
             }
         };
         tokio::select! {
-            () = self.shutdown.stop.cancelled() => {}
+            () = self.shutdown.stopped() => {}
             () = drained => {}
             () = receive => {}
         }
@@ -261,31 +172,29 @@ impl Bench {
         } else {
             // A worker that is shutting down takes nobody; the connection is closed, as a listener's queue would be.
             let Ok(socket) = socket.unregister() else { return };
-            let _ = self.crew.inboxes[least].send(Handover { socket, service });
+            let _ = self.crew.inboxes[least].send(Order::Serve(socket, service));
         }
     }
 
     /// This worker's way through the service's gate.
     pub(super) fn lane(&self, service: &Service) -> Lane {
-        service.backend.gate.lane(self.index + 1)
+        service.backend().gate.lane(self.index + 1)
     }
 
     fn seat(&self, socket: StdSocket, service: Arc<Service>) {
         let Ok(socket) = socket.into_socket() else { return };
         self.crew.loads[self.index].fetch_add(1, Ordering::Relaxed);
         let seat = Seat { crew: self.crew.clone(), index: self.index };
-        let backend = service.backend.clone();
         let lane = self.lane(&service);
-        let drain = self.shutdown.ear();
         match &service.sessions {
             Sessions::Redis(settings) => {
                 let session = redis::Session::new(lane.clone(), settings.clone());
-                let driver = Driver::new(session, lane, backend, socket, drain).with_tls(service.tls.clone());
+                let driver = Driver::new(session, lane, service, socket);
                 self.tracker.spawn(serve(driver.run(), seat));
             }
             Sessions::Postgres(settings) => {
                 let session = postgres::Session::new(lane.clone(), settings.clone());
-                let driver = Driver::new(session, lane, backend, socket, drain).with_tls(service.tls.clone());
+                let driver = Driver::new(session, lane, service, socket);
                 self.tracker.spawn(serve(driver.run(), seat));
             }
         }

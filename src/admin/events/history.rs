@@ -106,6 +106,11 @@ impl History {
         from
     }
 
+    /// Forgets backends that are no more.
+    pub(super) fn retain(&mut self, backends: &[Arc<Backend>]) {
+        self.backends.retain(|name, _| backends.iter().any(|backend| backend.name() == name));
+    }
+
     /// The last sample of each backend.
     pub(super) fn last(&self) -> BTreeMap<&str, &Sample> {
         let tracks = self.backends.iter();
@@ -114,12 +119,12 @@ impl History {
 
     /// Everything that is remembered of these backends.
     pub(super) fn past(&self, backends: &Backends, moment: &Moment) -> Past {
-        let stories = backends.iter().map(|backend| self.story(backend)).collect();
+        let stories = backends.all().iter().map(|backend| self.story(backend)).collect();
         Past { at: moment.unix_seconds(moment.now), version: env!("CARGO_PKG_VERSION"), backends: stories }
     }
 
     fn story(&self, backend: &Backend) -> Story {
-        let config = &backend.config;
+        let config = backend.config();
         let track = self.backends.get(&config.name);
         Story {
             name: config.name.to_string(),

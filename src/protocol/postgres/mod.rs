@@ -36,6 +36,8 @@ pub use cancel::Cancels;
 pub use report::Severity;
 pub use session::Session;
 
+use arc_swap::ArcSwap;
+
 use crate::config;
 use encryption::Offer;
 
@@ -43,47 +45,53 @@ use encryption::Offer;
 #[derive(Debug)]
 pub struct Settings {
     backend: Arc<str>,
+    live: ArcSwap<Live>,
+    cancels: Arc<Cancels>,
+}
+
+/// What a reload changes for the sessions that it finds.
+#[derive(Debug)]
+struct Live {
     reject_connect: config::SqlState,
     reject_query: config::SqlState,
     response: Option<Duration>,
     handshake: Duration,
-    verdicts: classify::Table,
-    cancels: Arc<Cancels>,
+    verdicts: Arc<classify::Table>,
     offer: Offer,
     /// Clients without TLS are refused.
     tls_required: bool,
 }
 
-impl Settings {
-    /// Compiles the settings of one backend.
-    pub fn new(backend: Arc<str>, postgres: &config::Postgres, timeouts: &config::Timeouts) -> Self {
-        Self::with_cancels(backend, postgres, timeouts, Arc::default())
-    }
-
-    /// As [`Settings::new`], with a registry that exists: after a reload the sessions from before it must still
-    /// be found by their cancel requests.
-    pub fn with_cancels(
-        backend: Arc<str>,
-        postgres: &config::Postgres,
-        timeouts: &config::Timeouts,
-        cancels: Arc<Cancels>,
-    ) -> Self {
+impl Live {
+    fn new(postgres: &config::Postgres, timeouts: &config::Timeouts, tls: &config::Tls) -> Self {
         Self {
-            backend,
             reject_connect: postgres.reject_connect_code,
             reject_query: postgres.reject_query_code,
             response: timeouts.response,
             handshake: timeouts.handshake,
-            verdicts: classify::Table::new(&postgres.verdicts),
-            cancels,
-            offer: Offer::default(),
-            tls_required: false,
+            verdicts: Arc::new(classify::Table::new(&postgres.verdicts)),
+            offer: Offer::of(tls),
+            tls_required: tls.required,
         }
     }
+}
 
-    /// The same with what clients are offered in the way of encryption.
-    pub fn with_tls(self, tls: &config::Tls) -> Self {
-        Self { offer: Offer::of(tls), tls_required: tls.required, ..self }
+impl Settings {
+    /// Compiles the settings of the backend called `backend`.
+    pub fn new(
+        backend: Arc<str>,
+        postgres: &config::Postgres,
+        timeouts: &config::Timeouts,
+        tls: &config::Tls,
+    ) -> Self {
+        let live = ArcSwap::from_pointee(Live::new(postgres, timeouts, tls));
+        Self { backend, live, cancels: Arc::default() }
+    }
+
+    /// Takes new settings, which the present sessions obey from their next call on. Cancel requests go on finding
+    /// them.
+    pub fn adopt(&self, postgres: &config::Postgres, timeouts: &config::Timeouts, tls: &config::Tls) {
+        self.live.store(Arc::new(Live::new(postgres, timeouts, tls)));
     }
 
     /// Where the sessions' cancel requests go.
@@ -92,7 +100,31 @@ impl Settings {
     }
 
     /// The verdict table.
-    pub fn verdicts(&self) -> &classify::Table {
-        &self.verdicts
+    pub fn verdicts(&self) -> Arc<classify::Table> {
+        self.live.load().verdicts.clone()
+    }
+
+    fn reject_connect(&self) -> config::SqlState {
+        self.live.load().reject_connect
+    }
+
+    fn reject_query(&self) -> config::SqlState {
+        self.live.load().reject_query
+    }
+
+    fn response(&self) -> Option<Duration> {
+        self.live.load().response
+    }
+
+    fn handshake(&self) -> Duration {
+        self.live.load().handshake
+    }
+
+    fn offer(&self) -> Offer {
+        self.live.load().offer
+    }
+
+    fn tls_required(&self) -> bool {
+        self.live.load().tls_required
     }
 }

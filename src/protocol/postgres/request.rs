@@ -282,12 +282,13 @@ impl Session {
         match (rejection, opens) {
             (Some(rejection), _) if sets || !room => {
                 // A session that goes on without its SET would work as the wrong user or in the wrong schema.
-                self.refuse_session(now, &rejection, self.settings.reject_query);
+                self.refuse_session(now, &rejection, self.settings.reject_query());
             }
             (None, _) if sets || !room => {
+                let code = self.settings.reject_query();
                 let fatal = Reply {
                     gravity: Gravity::Fatal,
-                    code: self.settings.reject_query.as_str(),
+                    code: code.as_str(),
                     message: "a statement that sets session state was rejected with those before it",
                     detail: "",
                     hint: "connect again",

@@ -142,7 +142,7 @@ impl Session {
                 // A crash or an immediate shutdown is announced by a notice, and no error ever comes.
                 let report = &self.server.report;
                 let dying = matches!(report.code(), b"57P01" | b"57P02") && !report.raised();
-                if dying && let Verdict::Failure(cause) = self.settings.verdicts.judge(report) {
+                if dying && let Verdict::Failure(cause) = self.settings.verdicts().judge(report) {
                     self.server.omen = Some(cause);
                 }
             }
@@ -282,7 +282,7 @@ impl Session {
 
     /// An ErrorResponse has been relayed.
     fn error(&mut self, now: Instant) {
-        let verdict = self.settings.verdicts.judge(&self.server.report);
+        let verdict = self.settings.verdicts().judge(&self.server.report);
         let last = self.server.report.severity().is_final();
         self.server.omen = None;
         self.queue.promote(now, &mut self.ledger);

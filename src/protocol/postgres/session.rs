@@ -116,7 +116,7 @@ impl Session {
         while let Stage::Greeting { ssl, gss } = &mut self.stage {
             let asked = match startup::read(input.get(plan.consumed()..).unwrap_or_default()) {
                 Packet::Partial => return,
-                Packet::Ssl if !*ssl && self.settings.offer == Offer::Tls => {
+                Packet::Ssl if !*ssl && self.settings.offer() == Offer::Tls => {
                     plan.drop(startup::REQUEST);
                     if plan.consumed() < input.len() {
                         // Whoever injects bytes behind the request must not have them taken for what comes
@@ -127,12 +127,12 @@ impl Session {
                     self.stage = Stage::Securing { direct: false };
                     return;
                 }
-                Packet::Ssl if !*ssl && self.settings.offer == Offer::Passthrough => return self.pass(now),
+                Packet::Ssl if !*ssl && self.settings.offer() == Offer::Passthrough => return self.pass(now),
                 Packet::Ssl => ssl,
                 Packet::Gss => gss,
                 Packet::DirectTls => {
                     let first = !*ssl && !*gss && plan.consumed() == 0;
-                    return match (self.settings.offer, encryption::hello(input)) {
+                    return match (self.settings.offer(), encryption::hello(input)) {
                         (Offer::Tls, Some(_)) if first => self.stage = Stage::Securing { direct: true },
                         (Offer::Passthrough, Some(true)) if first => self.pass(now),
                         (Offer::Passthrough, Some(false)) if first => {}
@@ -145,7 +145,7 @@ impl Session {
                     self.stage = Stage::Dialling(Purpose::Cancel { len, target });
                     return;
                 }
-                Packet::Startup { .. } if self.settings.tls_required && !self.legs.client => {
+                Packet::Startup { .. } if self.settings.tls_required() && !self.legs.client => {
                     return self.refuse_plain();
                 }
                 Packet::Startup { len, native, replication } => {
@@ -202,7 +202,7 @@ impl Session {
                 let permit = Box::new(permit);
                 self.stage = Stage::Dialling(Purpose::Startup { len, permit });
             }
-            Err(rejection) => self.refuse_session(now, &rejection, self.settings.reject_connect),
+            Err(rejection) => self.refuse_session(now, &rejection, self.settings.reject_connect()),
         }
     }
 
@@ -239,7 +239,8 @@ impl Session {
     /// client is half sent.
     pub(super) fn backend_failed(&mut self, now: Instant, cause: Cause) {
         let starting = self.queue.peek().is_some_and(|head| head.kind == Kind::Startup);
-        let code = if starting { self.settings.reject_connect.as_str() } else { "08006" };
+        let refused = self.settings.reject_connect();
+        let code = if starting { refused.as_str() } else { "08006" };
         let message = format!("backend '{}' has failed ({cause})", self.settings.backend);
         let fatal = Reply {
             gravity: Gravity::Fatal,
@@ -295,14 +296,7 @@ impl Session {
             && self.server.at_boundary()
             && self.client.is_idle();
         if self.draining && idle {
-            let fatal = Reply {
-                gravity: Gravity::Fatal,
-                code: "57P01",
-                message: "terminating connection due to administrator command",
-                detail: "",
-                hint: "",
-            };
-            self.end_with(fatal.bytes());
+            self.end_with(SHUTDOWN.bytes());
         }
     }
 
@@ -331,10 +325,11 @@ impl Session {
     }
 
     fn connect_failed(&mut self, fault: Fault) {
+        let code = self.settings.reject_connect();
         let message = format!("backend '{}' cannot be reached ({fault})", self.settings.backend);
         let fatal = Reply {
             gravity: Gravity::Fatal,
-            code: self.settings.reject_connect.as_str(),
+            code: code.as_str(),
             message: &message,
             detail: &fault.to_string(),
             hint: "try again",
@@ -395,7 +390,8 @@ impl protocol::Session for Session {
             return;
         }
         let begin = out.len();
-        let code = self.settings.reject_query.as_str();
+        let code = self.settings.reject_query();
+        let code = code.as_str();
         while out.len() - begin < REPLY_CHUNK
             && let Some(local) = self.queue.local()
         {
@@ -451,7 +447,7 @@ impl protocol::Session for Session {
     }
 
     fn wait(&self) -> Wait {
-        let handshake = self.settings.handshake;
+        let handshake = self.settings.handshake();
         match &self.stage {
             Stage::Greeting { .. } | Stage::Securing { .. } => Wait::Client(handshake),
             Stage::Passing(_) => Wait::Backend(handshake),
@@ -465,7 +461,7 @@ impl protocol::Session for Session {
                     }
                 }
                 Some(head) if head.is_owed() && !self.replication => {
-                    self.settings.response.map_or(Wait::Nothing, Wait::Backend)
+                    self.settings.response().map_or(Wait::Nothing, Wait::Backend)
                 }
                 _ => Wait::Nothing,
             },
@@ -603,7 +599,31 @@ impl protocol::Session for Session {
         }
         self.drain_if_idle();
     }
+
+    fn on_drain_over(&mut self, now: Instant) {
+        match self.stage {
+            Stage::Finish | Stage::Abort => {}
+            Stage::Relay => {
+                self.ignore_flights(now);
+                if self.server.at_boundary() {
+                    self.end_with(SHUTDOWN.bytes());
+                } else {
+                    self.stage = Stage::Abort;
+                }
+            }
+            _ => self.stage = Stage::Finish,
+        }
+    }
 }
+
+/// The server's own words when it is shut down.
+const SHUTDOWN: Reply<'_> = Reply {
+    gravity: Gravity::Fatal,
+    code: "57P01",
+    message: "terminating connection due to administrator command",
+    detail: "",
+    hint: "",
+};
 
 const MISSING: Reply<'_> = Reply {
     gravity: Gravity::Error,

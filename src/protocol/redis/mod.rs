@@ -23,37 +23,67 @@ use std::time::{Duration, Instant};
 
 pub use session::Session;
 
+use arc_swap::ArcSwap;
+
 use crate::config;
 
 /// What the sessions of one Redis backend share.
 #[derive(Debug)]
 pub struct Settings {
     backend: Arc<str>,
-    reject_code: Arc<str>,
-    verdicts: classify::Table,
-    response: Option<Duration>,
-    handshake: Duration,
+    live: ArcSwap<Live>,
     /// The end of a CLIENT PAUSE that went through one of the sessions: until then nobody gets a reply.
     paused: Mutex<Option<Instant>>,
+}
+
+/// What a reload changes for the sessions that it finds.
+#[derive(Debug)]
+struct Live {
+    reject_code: Arc<str>,
+    verdicts: Arc<classify::Table>,
+    response: Option<Duration>,
+    handshake: Duration,
+}
+
+impl Live {
+    fn new(redis: &config::Redis, timeouts: &config::Timeouts) -> Self {
+        Self {
+            reject_code: redis.reject_code.clone(),
+            verdicts: Arc::new(classify::Table::new(&redis.verdicts)),
+            response: timeouts.response,
+            // A handshake step is a reply like any other, so the nearer of the two deadlines holds.
+            handshake: timeouts.response.map_or(timeouts.handshake, |limit| limit.min(timeouts.handshake)),
+        }
+    }
 }
 
 impl Settings {
     /// Compiles the settings of the backend called `backend`.
     pub fn new(backend: Arc<str>, redis: &config::Redis, timeouts: &config::Timeouts) -> Self {
-        Self {
-            backend,
-            reject_code: redis.reject_code.clone(),
-            verdicts: classify::Table::new(&redis.verdicts),
-            response: timeouts.response,
-            // A handshake step is a reply like any other, so the nearer of the two deadlines holds.
-            handshake: timeouts.response.map_or(timeouts.handshake, |limit| limit.min(timeouts.handshake)),
-            paused: Mutex::new(None),
-        }
+        let live = ArcSwap::from_pointee(Live::new(redis, timeouts));
+        Self { backend, live, paused: Mutex::new(None) }
+    }
+
+    /// Takes new settings, which the present sessions obey from their next call on.
+    pub fn adopt(&self, redis: &config::Redis, timeouts: &config::Timeouts) {
+        self.live.store(Arc::new(Live::new(redis, timeouts)));
     }
 
     /// The verdict table.
-    pub fn verdicts(&self) -> &classify::Table {
-        &self.verdicts
+    pub fn verdicts(&self) -> Arc<classify::Table> {
+        self.live.load().verdicts.clone()
+    }
+
+    fn reject_code(&self) -> Arc<str> {
+        self.live.load().reject_code.clone()
+    }
+
+    fn response(&self) -> Option<Duration> {
+        self.live.load().response
+    }
+
+    fn handshake(&self) -> Duration {
+        self.live.load().handshake
     }
 
     fn paused(&self) -> Option<Instant> {

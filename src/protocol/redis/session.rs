@@ -264,9 +264,9 @@ impl Session {
 
     fn limit(&self) -> Option<Duration> {
         let limit = match self.patience()? {
-            Patience::Response => self.settings.response,
-            Patience::Handshake => Some(self.settings.handshake),
-            Patience::Own(own) => self.settings.response.map(|limit| limit + own),
+            Patience::Response => self.settings.response(),
+            Patience::Handshake => Some(self.settings.handshake()),
+            Patience::Own(own) => self.settings.response().map(|limit| limit + own),
             Patience::Forever | Patience::Unbounded => None,
         };
         limit.map(|limit| limit.saturating_add(self.grace))
@@ -383,7 +383,7 @@ impl protocol::Session for Session {
         let before = out.len();
         while out.len() - before < protocol::REPLY_CHUNK {
             let Some(local) = self.fifo.take_local() else { break };
-            if let Some(rest) = local.render(&self.settings.reject_code, now, out) {
+            if let Some(rest) = local.render(&self.settings.reject_code(), now, out) {
                 self.fifo.answer_first(rest);
                 break;
             }
@@ -530,6 +530,14 @@ impl protocol::Session for Session {
         match self.life {
             Life::Idle | Life::Opaque => self.end(Life::Finish),
             _ => self.settle(),
+        }
+    }
+
+    fn on_drain_over(&mut self, _now: Instant) {
+        match self.life {
+            Life::Finish | Life::Abort => {}
+            _ if self.replies.at_boundary() => self.end(Life::Finish),
+            _ => self.end(Life::Abort),
         }
     }
 }

@@ -214,7 +214,7 @@ impl Session {
             Seen::Integer { .. } => {}
             Seen::Error { depth: 0, text } => {
                 self.frame.failed = true;
-                self.frame.verdict = Some(self.settings.verdicts.verdict(text));
+                self.frame.verdict = Some(self.settings.verdicts().verdict(text));
                 // The backend closes behind these; its end of file is then no second failure.
                 let last_words: [&[u8]; 4] =
                     [b"UNBLOCKED", b"DENIED", b"ERR max number of clients", b"ERR Protocol error"];
@@ -223,7 +223,7 @@ impl Session {
             Seen::Error { depth: 1, text } => {
                 let in_block = self.fifo.head_owed().is_some_and(|head| head.effect == Effect::Exec);
                 if in_block
-                    && let verdict @ Verdict::Failure(_) = self.settings.verdicts.verdict(text)
+                    && let verdict @ Verdict::Failure(_) = self.settings.verdicts().verdict(text)
                     && self.frame.verdict.is_none()
                 {
                     self.frame.verdict = Some(verdict);

@@ -11,10 +11,12 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinHandle;
 
 use super::*;
+use crate::backends::Backend;
 use crate::breaker::Policy;
 use crate::config::{self, Endpoint, Overrides, Protocol, Redis, Timeouts};
 use crate::gate::Gate;
-use crate::proxy::worker::Shutdown;
+use crate::proxy::service::Route;
+use crate::proxy::shutdown::Shutdown;
 
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -126,6 +128,11 @@ impl Session for Lines {
         self.note("breaker");
     }
 
+    fn on_drain_over(&mut self, _: Instant) {
+        self.note("drain over");
+        self.phase = Phase::Finish;
+    }
+
     fn on_drain(&mut self, _: Instant) {
         self.note("drain");
         if self.owed.is_empty() {
@@ -167,7 +174,8 @@ impl Rig {
             },
         };
         let gate = Gate::new("lines", Policy::default(), 1, present());
-        let backend = Arc::new(Backend { config: settings, gate: gate.clone() });
+        let backend = Arc::new(Backend::new(settings.clone(), gate.clone()));
+        let service = Arc::new(Service::new(backend, Route::new(settings).unwrap()));
         let notes = Arc::new(Mutex::new(Vec::new()));
         let session = Lines {
             phase: Phase::Idle,
@@ -177,8 +185,8 @@ impl Rig {
             watching: false,
         };
         let (client, accepted) = UnixStream::pair().unwrap();
-        let shutdown = Shutdown::default();
-        let driver = Driver::new(session, gate.lane(1), backend, Socket::Unix(accepted), shutdown.ear());
+        let shutdown = service.shutdown().clone();
+        let driver = Driver::new(session, gate.lane(1), service, Socket::Unix(accepted));
         let task = tokio::spawn(driver.run());
         Self { client, backend: listener, notes, shutdown, task, gate, _folder: folder }
     }

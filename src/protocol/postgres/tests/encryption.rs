@@ -6,17 +6,14 @@ use crate::config::tls::{Downstream, Identity, Upstream};
 use crate::config::{Overrides, Tls};
 use crate::gate::Gate;
 use crate::metrics::Counter;
-use crate::protocol::postgres::Settings;
 use crate::protocol::{Phase, Session as _, Target, Wait};
-use std::sync::Arc;
 
 const HELLO: &[u8] = &[0x16, 3, 1, 0, 2, 1, 2];
 
 fn rig(tls: &Tls) -> Rig {
     let mut rig = Rig::new();
-    let plain = settings(Overrides::default());
-    let settings = Arc::into_inner(plain).unwrap().with_tls(tls);
-    rig = Rig::on(rig.gate.clone(), Arc::new(settings), rig.now);
+    let settings = settings_with(Overrides::default(), tls);
+    rig = Rig::on(rig.gate.clone(), settings, rig.now);
     rig
 }
 
@@ -185,8 +182,8 @@ fn passthrough_is_closed_without_a_word_while_open() {
     let now = std::time::Instant::now();
     let gate = Gate::new("db", Policy::default(), 1, now);
     gate.trip(now, None);
-    let settings = Arc::into_inner(settings(Overrides::default())).unwrap().with_tls(&passthrough(false));
-    let mut rig = Rig::on(gate, Arc::<Settings>::new(settings), now);
+    let settings = settings_with(Overrides::default(), &passthrough(false));
+    let mut rig = Rig::on(gate, settings, now);
     rig.client(&ssl_request(), true);
     assert_eq!((rig.session.phase(), rig.to_client.len()), (Phase::Finish, 0));
     assert_eq!((rig.snapshot().state, rig.outcome().count(Counter::RejectedOpen)), (State::Open, 1));

@@ -8,7 +8,7 @@ use bytes::BytesMut;
 use postgres_protocol::message::frontend;
 
 use crate::breaker::{Cause, Fault, Policy, State};
-use crate::config::{Overrides, Postgres, SqlState, Timeouts};
+use crate::config::{Overrides, Postgres, SqlState, Timeouts, Tls};
 use crate::gate::{Gate, Snapshot};
 use crate::metrics::Counter;
 use crate::protocol::postgres::{Session, Settings};
@@ -157,12 +157,16 @@ pub(super) fn timeouts() -> Timeouts {
 }
 
 pub(super) fn settings(verdicts: Overrides) -> Arc<Settings> {
+    settings_with(verdicts, &Tls::default())
+}
+
+pub(super) fn settings_with(verdicts: Overrides, tls: &Tls) -> Arc<Settings> {
     let postgres = Postgres {
         reject_connect_code: SqlState::CANNOT_CONNECT_NOW,
         reject_query_code: SqlState::OPERATOR_INTERVENTION,
         verdicts,
     };
-    Arc::new(Settings::new("db".into(), &postgres, &timeouts()))
+    Arc::new(Settings::new("db".into(), &postgres, &timeouts(), tls))
 }
 
 /// A session and everything a driver has.

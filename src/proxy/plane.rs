@@ -1,0 +1,238 @@
+//! The data plane's ports: which listener serves which backend, and how that changes under load.
+//!
+//! A change is prepared first (files read, addresses bound), and what fails there changes nothing. Then it is carried
+//! out, which cannot fail. An address that stays configured keeps its listening socket, whatever backend it serves from
+//! then on, so that no client in its queue is lost.
+//!
+//! Absent on purpose: rebinding an address that overlaps one of the present ones (`127.0.0.1:6380` → `0.0.0.0:6380`).
+//! The system lets nobody listen on both, and giving up the one for the other might end with neither.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{sleep, timeout};
+
+use super::listener::{Closing, Listener, SocketFile};
+use super::service::{Route, Service};
+use super::tls::LoadError;
+use super::worker::Workers;
+use crate::backends::Backends;
+use crate::config::{self, Config, Endpoint};
+
+/// How long workers may take to let go of an address.
+const CLOSING: Duration = Duration::from_secs(1);
+
+/// Why a configuration cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    /// An address cannot be listened on.
+    #[error("cannot listen on {endpoint} for backend '{backend}': {error}")]
+    Listen {
+        /// The address.
+        endpoint: Endpoint,
+        /// The backend's name.
+        backend: Arc<str>,
+        /// The system's reason.
+        error: io::Error,
+    },
+    /// A certificate, key or authority cannot be used.
+    #[error("backend '{backend}': {error}")]
+    Tls {
+        /// The backend's name.
+        backend: Arc<str>,
+        /// The setting, the file and the reason.
+        error: LoadError,
+    },
+}
+
+/// The ports, and the workers that serve them.
+#[derive(Debug)]
+pub struct Plane {
+    workers: Workers,
+    ports: Vec<Port>,
+}
+
+/// An address and the backend that is served there.
+#[derive(Debug)]
+struct Port {
+    socket: Bound,
+    service: Arc<Service>,
+    end: Closing,
+}
+
+/// An address as it was configured, and what is bound there.
+#[derive(Debug)]
+struct Bound {
+    endpoint: Endpoint,
+    /// The backend that it was bound for.
+    owner: Arc<str>,
+    listeners: Vec<Listener>,
+    /// Held for its end.
+    _file: Option<SocketFile>,
+}
+
+/// A port whose socket has been taken away.
+struct Former {
+    service: Arc<Service>,
+    end: Closing,
+    endpoint: Endpoint,
+}
+
+/// A configuration that can be served.
+#[derive(Debug)]
+pub struct Prepared {
+    routes: Vec<Route>,
+    fresh: Vec<Bound>,
+}
+
+impl Plane {
+    /// A plane without ports.
+    ///
+    /// # Errors
+    /// If the system refuses a thread.
+    pub fn new(workers: usize) -> io::Result<Self> {
+        Ok(Self { workers: Workers::start(workers)?, ports: Vec::new() })
+    }
+
+    /// Takes hold of what a configuration needs beyond the present one.
+    ///
+    /// # Errors
+    /// The first address or file that cannot be had. Nothing has changed then.
+    pub fn prepare(&self, config: &Config) -> Result<Prepared, Refused> {
+        let mut prepared = Prepared { routes: Vec::new(), fresh: Vec::new() };
+        for backend in &config.backends {
+            let name = &backend.name;
+            let refused = |error| Refused::Tls { backend: name.clone(), error };
+            prepared.routes.push(Route::new(backend.clone()).map_err(refused)?);
+            if self.ports.iter().any(|port| port.socket.is_for(backend)) {
+                continue;
+            }
+            let (endpoint, owner) = (backend.listen.clone(), name.clone());
+            match Listener::bind(&endpoint) {
+                Ok((listeners, file)) => {
+                    prepared.fresh.push(Bound { endpoint, owner, listeners, _file: file });
+                }
+                Err(error) => return Err(Refused::Listen { endpoint, backend: name.clone(), error }),
+            }
+        }
+        Ok(prepared)
+    }
+
+    /// Serves what was prepared and nothing else. The connections of a backend that is no more are drained within
+    /// `drain_timeout`. To be called when `backends` has gone over to the same configuration. Completes when the
+    /// addresses that were given up are free.
+    pub async fn commit(&mut self, prepared: Prepared, backends: &Backends, drain_timeout: Duration) {
+        let listened: Vec<Endpoint> =
+            prepared.routes.iter().map(|route| route.config.listen.clone()).collect();
+        let mut sockets = prepared.fresh;
+        let mut former = Vec::new();
+        for Port { socket, service, end } in std::mem::take(&mut self.ports) {
+            former.push(Former { service, end, endpoint: socket.endpoint.clone() });
+            sockets.push(socket);
+        }
+        let (mut opened, mut closing) = (Vec::new(), Vec::new());
+        for route in prepared.routes {
+            let config = route.config.clone();
+            let Some(backend) = backends.get(&config.name) else { continue };
+            let Some(at) = sockets.iter().position(|socket| socket.is_for(&config)) else { continue };
+            let socket = sockets.swap_remove(at);
+            let known = former.iter().position(|port| Arc::ptr_eq(port.service.backend(), &backend));
+            let (service, end) = match known.map(|at| former.swap_remove(at)) {
+                Some(port) => {
+                    port.service.adopt(route);
+                    let stays = port.endpoint == socket.endpoint;
+                    if !stays {
+                        port.end.close(listened.contains(&port.endpoint));
+                        closing.push(port.end.clone());
+                    }
+                    (port.service, stays.then_some(port.end))
+                }
+                None => (Arc::new(Service::new(backend, route)), None),
+            };
+            let end = end.unwrap_or_else(|| {
+                opened.push(self.ports.len());
+                Closing::default()
+            });
+            self.ports.push(Port { socket, service, end });
+        }
+        for Former { service, end, endpoint } in former {
+            end.close(listened.contains(&endpoint));
+            closing.push(end);
+            service.shutdown().drain();
+            tokio::spawn(async move {
+                sleep(drain_timeout).await;
+                service.shutdown().finish();
+            });
+        }
+        for port in opened.into_iter().filter_map(|at| self.ports.get(at)) {
+            port.open(&self.workers);
+        }
+        drop(sockets);
+        let over = async {
+            for end in closing {
+                end.over().await;
+            }
+        };
+        // A worker that takes longer is busy, and no reason to keep whoever asked for the reload.
+        let _ = timeout(CLOSING, over).await;
+    }
+
+    /// Stops accepting and asks every connection to end as soon as no call and no transaction is open.
+    pub fn drain(&self) {
+        self.workers.shutdown().drain();
+        self.ports.iter().for_each(|port| port.service.shutdown().drain());
+    }
+
+    /// The time for that is over: every connection says its last words.
+    pub fn finish(&self) {
+        self.ports.iter().for_each(|port| port.service.shutdown().finish());
+    }
+
+    /// Ends everything at once.
+    pub fn stop(&self) {
+        self.workers.shutdown().stop();
+    }
+
+    /// Completes when every connection has ended, after [`Plane::drain`].
+    pub async fn ended(&mut self) {
+        self.workers.ended().await;
+    }
+
+    /// Blocks until every worker has ended. Call it after [`Plane::stop`].
+    pub fn join(self) {
+        self.workers.join();
+    }
+}
+
+impl Bound {
+    /// Whether a configured backend is to be served here. Port 0 is any free port, and so the one that it has.
+    fn is_for(&self, backend: &config::Backend) -> bool {
+        let any = matches!(self.endpoint, Endpoint::Tcp { port: 0, .. });
+        self.endpoint == backend.listen && (!any || self.owner == backend.name)
+    }
+}
+
+impl Port {
+    fn open(&self, workers: &Workers) {
+        let config = self.service.backend().config();
+        for listener in &self.socket.listeners {
+            let endpoint = listener.endpoint().unwrap_or_else(|_| self.socket.endpoint.clone());
+            match workers.accept(listener, &self.service, &self.end) {
+                Ok(()) => tracing::info!(
+                    backend = %config.name,
+                    protocol = config.protocol.label(),
+                    listen = %endpoint,
+                    upstream = %config.upstream,
+                    "Listening"
+                ),
+                Err(error) => tracing::error!(
+                    backend = %config.name,
+                    listen = %endpoint,
+                    %error,
+                    "Cannot listen: no descriptor is left"
+                ),
+            }
+        }
+    }
+}
