@@ -8,6 +8,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
+use fusewire::admin::Access;
 use fusewire::config::args::{Cli, Command, Inputs};
 use fusewire::config::settings::VARIABLE_PREFIX;
 use fusewire::config::{self, Env, Loaded};
@@ -58,6 +59,10 @@ fn check(inputs: &Inputs) -> ExitCode {
                     complain(format_args!("backend '{}': {error}", backend.name));
                     unusable = true;
                 }
+            }
+            if let Err(error) = Access::read(&loaded.config.admin_access) {
+                complain(error);
+                unusable = true;
             }
             if unusable {
                 return ExitCode::FAILURE;

@@ -33,6 +33,9 @@ pub enum RunError {
     /// The admin API cannot be listened for; the message names the address.
     #[error("{0}")]
     Admin(io::Error),
+    /// The token's file cannot be used.
+    #[error(transparent)]
+    Token(#[from] admin::TokenError),
     /// The system refuses a thread, a descriptor or a signal handler.
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
@@ -104,6 +107,7 @@ async fn control(start: Start) -> Result<Plane, RunError> {
     // Installed first: a signal during the start must not kill the process half-way.
     let mut signals = Signals::new()?;
     let Start { loaded: Loaded { config, log, .. }, inputs, env, level } = start;
+    let access = admin::Access::read(&config.admin_access)?;
     let backends = Arc::new(Backends::new(&config, Instant::now()));
     let mut plane = Plane::new(config.workers)?;
     let prepared = plane.prepare(&config)?;
@@ -116,7 +120,7 @@ async fn control(start: Start) -> Result<Plane, RunError> {
         tracing::info!(listen = %bound.endpoint(), "Admin API listening");
     }
     let (desk, orders) = Desk::new();
-    let state = admin::State::new(backends.clone(), admin::Access::default(), Some(desk));
+    let state = admin::State::new(backends.clone(), access, Some(desk));
     let admin_over = CancellationToken::new();
     if let Some(bound) = admin {
         tokio::spawn(admin::serve(bound, state.clone(), admin_over.clone()));
@@ -150,24 +154,29 @@ impl Process {
     }
 
     async fn drain(&mut self, signal: &str, signals: &mut Signals) {
-        let limit = self.config.drain_timeout;
-        tracing::info!(signal, timeout = ?limit, "Draining");
+        let (delay, limit) = (self.config.drain_delay, self.config.drain_timeout);
+        tracing::info!(signal, ?delay, timeout = ?limit, "Draining");
         self.state.set_readiness(Readiness::Draining);
-        self.plane.drain();
-        let second = tokio::select! {
-            () = self.plane.ended() => {
-                tracing::info!("Drained");
-                false
-            }
-            () = sleep(limit) => {
-                tracing::warn!("Drain timeout: closing what is left");
-                false
-            }
-            second = signals.end.recv() => {
-                tracing::warn!(signal = second, "Second signal: closing what is left");
-                true
-            }
+        let hasty = tokio::select! {
+            () = sleep(delay) => false,
+            _ = signals.end.recv() => true,
         };
+        self.plane.drain();
+        let second = hasty
+            || tokio::select! {
+                () = self.plane.ended() => {
+                    tracing::info!("Drained");
+                    false
+                }
+                () = sleep(limit) => {
+                    tracing::warn!("Drain timeout: closing what is left");
+                    false
+                }
+                second = signals.end.recv() => {
+                    tracing::warn!(signal = second, "Second signal: closing what is left");
+                    true
+                }
+            };
         if !second {
             self.plane.finish();
             tokio::select! {

@@ -278,7 +278,79 @@ fn the_drain_timeout_bounds_the_drain() {
         Setup::default().postgres("db", postgres.addr(), "").args(&["--drain-timeout", "300ms"]).start();
     let mut busy = Pg::session(proxy.addr("db"));
     assert_eq!(busy.rows("BEGIN").1, 'T');
+    let mut running = Pg::session(proxy.addr("db"));
+    running.send(&pgwire::query("SELECT pg_sleep(3600)"));
+    eventually("the query to run", || {
+        match postgres
+            .sql("SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%'")
+            .as_str()
+        {
+            "1" => Ok(()),
+            n => Err(n.to_owned()),
+        }
+    });
+    proxy.signal(Signal::TERM);
+    for session in [&mut busy, &mut running] {
+        let goodbye = session.receive().expect("last words").error();
+        assert_eq!((goodbye.severity.as_str(), goodbye.code.as_str()), ("FATAL", "57P01"));
+        session.raw.eof();
+    }
+    assert_eq!(proxy.wait().code(), Some(0));
+}
+
+#[test]
+fn a_subscription_ends_between_two_messages_when_the_drain_is_over() {
+    let redis = Redis::start();
+    let mut proxy =
+        Setup::default().redis("cache", redis.addr(), "").args(&["--drain-timeout", "300ms"]).start();
+    let mut subscriber = Client::connect(proxy.addr("cache"));
+    subscriber.call(&["SUBSCRIBE", "news"]);
+    proxy.signal(Signal::TERM);
+    subscriber.eof();
+    assert_eq!(proxy.wait().code(), Some(0));
+}
+
+#[test]
+fn the_drain_delay_goes_on_accepting_while_the_load_balancer_is_told() {
+    let redis = Redis::start();
+    let mut proxy = Setup::default().redis("cache", redis.addr(), "").args(&["--drain-delay", "1h"]).start();
+    proxy.signal(Signal::TERM);
+    eventually("readiness to go", || match proxy.request("GET", "/readyz").status {
+        503 => Ok(()),
+        status => Err(status.to_string()),
+    });
+    assert_eq!(Client::connect(proxy.addr("cache")).call(&["PING"]), Reply::simple("PONG"));
     proxy.signal(Signal::TERM);
     assert_eq!(proxy.wait().code(), Some(0));
-    busy.raw.rest();
+}
+
+#[test]
+fn an_admin_api_for_other_machines_asks_for_its_token() {
+    let dir = TempDir::with_prefix("fusewire-token-").expect("a temporary directory");
+    let file = dir.path().join("token");
+    let path = file.to_string_lossy().into_owned();
+    let spec = format!("upstream=127.0.0.1:1,listen=127.0.0.1:{}", free_port());
+    let admin = format!("0.0.0.0:{}", free_port());
+    assert_says(&refused(&["--redis", &spec, "--admin", &admin]), &["admin", "admin_token_file"]);
+    let with_token = ["--redis", &spec, "--admin", "127.0.0.1:0", "--admin-token-file", &path];
+    assert_says(&refused(&with_token), &["admin_token_file", &path]);
+    fs::write(&file, "s3cret\n").expect("a token");
+    let proxy =
+        Setup::default().redis("cache", "127.0.0.1:1", "").args(&["--admin-token-file", &path]).start();
+    let ask = |headers: &[(&str, &str)]| {
+        let answer =
+            proto_tests::http::request(proxy.admin(), "GET", "/metrics", headers, "").expect("an answer");
+        answer.status
+    };
+    assert_eq!(ask(&[]), 401);
+    assert_eq!(ask(&[("Authorization", "Bearer s3cre")]), 401);
+    assert_eq!(ask(&[("Authorization", "Bearer s3cret")]), 200);
+    // Another token after a reload, and the log has neither.
+    fs::write(&file, "other").expect("a token");
+    proxy.signal(Signal::HUP);
+    proxy.await_log("Configuration reloaded");
+    assert_eq!(ask(&[("Authorization", "Bearer s3cret")]), 401);
+    assert_eq!(ask(&[("Authorization", "Bearer other")]), 200);
+    assert!(!proxy.log().join("\n").contains("s3cret"));
+    proxy.stop();
 }

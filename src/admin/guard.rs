@@ -11,12 +11,13 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use axum::http::request::Parts;
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderName, Method, StatusCode, header};
 
 use super::error::Error;
-use crate::config::Endpoint;
+use crate::config::{AdminAccess, Endpoint};
 
 /// Who is let in, beyond the rules that always hold.
 #[derive(Debug, Clone, Default)]
@@ -27,6 +28,33 @@ pub struct Access {
     /// If set, needed for everything but `/livez` and `/readyz`, whose callers cannot send one, and the files of
     /// the dashboard, which then asks for it.
     pub token: Option<Token>,
+}
+
+/// Why nobody can be asked for a token.
+#[derive(Debug, thiserror::Error)]
+#[error("admin_token_file: {path}: {why}")]
+pub struct TokenError {
+    path: Box<str>,
+    why: Box<str>,
+}
+
+impl Access {
+    /// Reads the token's file.
+    ///
+    /// # Errors
+    /// If it cannot be read, or holds nothing but white space.
+    pub fn read(config: &AdminAccess) -> Result<Self, TokenError> {
+        let token = match &config.token_file {
+            None => None,
+            Some(path) => {
+                let refuse =
+                    |why: String| TokenError { path: path.display().to_string().into(), why: why.into() };
+                let text = std::fs::read_to_string(path).map_err(|error| refuse(error.to_string()))?;
+                Some(Token::new(&text).ok_or_else(|| refuse("it holds no token".to_owned()))?)
+            }
+        };
+        Ok(Self { hosts: config.hosts.clone(), token })
+    }
 }
 
 /// A bearer token. Never printed.
@@ -78,21 +106,21 @@ impl fmt::Display for Peer {
 /// The rules, for one listening address.
 #[derive(Debug, Clone)]
 pub(super) struct Guard {
-    access: Access,
+    access: Arc<ArcSwap<Access>>,
     bound: Endpoint,
 }
 
 impl Guard {
-    pub(super) fn new(access: Access, bound: Endpoint) -> Self {
+    pub(super) fn new(access: Arc<ArcSwap<Access>>, bound: Endpoint) -> Self {
         Self { access, bound }
     }
 
     /// # Errors
     /// 403 for a foreign Host, or a foreign Origin of a change; 401 for a missing or wrong token.
     pub(super) fn check(&self, peer: &Peer, request: &Parts) -> Result<(), Error> {
-        let host = host(request)?;
+        let (host, access) = (host(request)?, self.access.load());
         if let (Peer::Tcp { local, .. }, Some(host)) = (peer, &host)
-            && !self.is_own(host, *local)
+            && !self.is_own(&access, host, *local)
         {
             let name = host.host();
             return Err(Error::forbidden(format!(
@@ -102,13 +130,13 @@ impl Guard {
         if request.method != Method::GET && request.method != Method::HEAD {
             check_origin(&request.headers, host.as_ref())?;
         }
-        match &self.access.token {
+        match &access.token {
             Some(token) if !is_public(request.uri.path()) => check_token(&request.headers, token),
             _ => Ok(()),
         }
     }
 
-    fn is_own(&self, host: &Authority, local: SocketAddr) -> bool {
+    fn is_own(&self, access: &Access, host: &Authority, local: SocketAddr) -> bool {
         let name = host.host();
         match name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() {
             // Bound to every address, the API is exposed on purpose, perhaps behind address translation that
@@ -117,7 +145,7 @@ impl Guard {
             Err(_) => {
                 name.eq_ignore_ascii_case("localhost")
                     || matches!(&self.bound, Endpoint::Tcp { host, .. } if host.eq_ignore_ascii_case(name))
-                    || self.access.hosts.iter().any(|known| known.eq_ignore_ascii_case(name))
+                    || access.hosts.iter().any(|known| known.eq_ignore_ascii_case(name))
             }
         }
     }

@@ -21,10 +21,11 @@ mod view;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
 pub use control::{Desk, Order, Orders, Reloaded};
-pub use guard::{Access, Token};
+pub use guard::{Access, Token, TokenError};
 pub use server::{Bound, bind, serve};
 
 use self::control::Reloads;
@@ -37,7 +38,7 @@ use crate::metrics::publish::Configuration;
 #[derive(Debug)]
 pub struct State {
     backends: Arc<Backends>,
-    access: Access,
+    access: Arc<ArcSwap<Access>>,
     clock: Clock,
     feed: Feed,
     readiness: watch::Sender<Readiness>,
@@ -62,8 +63,14 @@ impl State {
     /// The state of a process that is [`Readiness::Starting`].
     pub fn new(backends: Arc<Backends>, access: Access, desk: Option<Desk>) -> Arc<Self> {
         let readiness = watch::Sender::new(Readiness::Starting);
+        let access = Arc::new(ArcSwap::from_pointee(access));
         let (clock, feed, reloads) = (Clock::new(), Feed::new(), Reloads::new());
         Arc::new(Self { backends, access, clock, feed, readiness, desk, reloads })
+    }
+
+    /// Lets in whom another configuration lets in, from the next request on.
+    pub fn set_access(&self, access: Access) {
+        self.access.store(Arc::new(access));
     }
 
     /// Counts an attempt to read the configuration again.

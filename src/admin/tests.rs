@@ -73,6 +73,8 @@ fn state_with(access: Access) -> Arc<State> {
             backend("db", Protocol::Postgres(postgres)),
         ],
         admin: None,
+        admin_access: config::AdminAccess::default(),
+        drain_delay: Duration::ZERO,
         drain_timeout: Duration::from_secs(1),
         workers: 1,
     };

@@ -77,6 +77,17 @@ fn split(text: &str) -> Result<(&str, &str), &'static str> {
 }
 
 impl Endpoint {
+    /// Whether only this machine can reach it. A name other than localhost may stand for any address.
+    pub fn is_local(&self) -> bool {
+        match self {
+            Self::Unix(_) => true,
+            Self::Tcp { host, .. } => {
+                host.eq_ignore_ascii_case("localhost")
+                    || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+            }
+        }
+    }
+
     /// Whether both could not be listened on at once: the same socket, or the same port where one of them stands
     /// for every address of the other's family. Port 0 is a different port each time.
     pub fn overlaps(&self, other: &Self) -> bool {

@@ -108,6 +108,10 @@ pub enum Reason {
     Address { value: String, why: &'static str },
     #[error("{value} is not a name: it takes 1 to 64 of A-Z a-z 0-9 _ . -")]
     NotAName { value: String },
+    #[error("{value} is not a host name or address, without port")]
+    NotAHost { value: String },
+    #[error("{address} can be reached from other machines; give admin_token_file, or admin_insecure = true")]
+    Exposed { address: String },
     #[error("{value} is not one of {expected}")]
     NotOneOf { value: String, expected: &'static str },
     #[error("{value} is not a Redis error code: it takes 1 to 32 upper-case letters")]

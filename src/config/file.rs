@@ -43,7 +43,13 @@ impl File {
     }
 }
 
-const ADMIN_TABLE: [&str; 1] = ["listen"];
+/// Keys of `[admin]`, and the settings that they are elsewhere.
+const ADMIN_TABLE: [(&str, &str); 4] = [
+    ("listen", "admin"),
+    ("token_file", "admin_token_file"),
+    ("insecure", "admin_insecure"),
+    ("hosts", "admin_hosts"),
+];
 const TABLES: [&str; 2] = ["defaults", "backend"];
 
 /// The setting of a key in `[defaults]`.
@@ -109,12 +115,13 @@ impl Reader<'_> {
     fn admin(&mut self, table: &DeTable<'_>, layer: &mut Layer) {
         for (key, value) in table {
             let name = key.get_ref().as_ref();
-            match Setting::find("admin") {
-                Some(setting) if name == "listen" => {
-                    self.entry(setting, "admin.listen", key.span(), value, layer)
+            let known = ADMIN_TABLE.iter().find(|(own, _)| same(own, name));
+            match known.and_then(|(_, elsewhere)| Setting::find(elsewhere)) {
+                Some(setting) => {
+                    self.entry(setting, &format!("admin.{name}"), key.span(), value, layer);
                 }
-                _ => {
-                    let reason = unknown(name, ADMIN_TABLE.iter().map(|&name| name.to_owned()));
+                None => {
+                    let reason = unknown(name, ADMIN_TABLE.iter().map(|(own, _)| (*own).to_owned()));
                     self.refuse(key.span(), Some(name), reason);
                 }
             }

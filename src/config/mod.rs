@@ -144,10 +144,23 @@ pub struct Config {
     pub backends: Vec<Backend>,
     /// Where the admin API listens; none: no admin API.
     pub admin: Option<Endpoint>,
+    /// Who may use it.
+    pub admin_access: AdminAccess,
+    /// How long SIGTERM goes on accepting clients before the drain.
+    pub drain_delay: Duration,
     /// How long SIGTERM waits for calls and transactions to finish.
     pub drain_timeout: Duration,
     /// Worker threads of the data plane, at least 1.
     pub workers: usize,
+}
+
+/// Who may use the admin API.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AdminAccess {
+    /// The file that holds the token which requests must bear; none: no token is asked for.
+    pub token_file: Option<PathBuf>,
+    /// Names by which it may be called besides its own.
+    pub hosts: Vec<Arc<str>>,
 }
 
 /// One backend: a name, a protocol, an address to listen on, an address to dial, and one breaker.

@@ -16,8 +16,8 @@ use super::raw::{Declared, Entry, Layer, Speaks};
 use super::settings::{Key, SETTINGS};
 use super::value::{Value, preset, read};
 use super::{
-    Backend, Config, Endpoint, Loaded, Log, LogFormat, Overrides, Postgres, Protocol, Redis, SqlState,
-    Timeouts, Tls, tls, units,
+    AdminAccess, Backend, Config, Endpoint, Loaded, Log, LogFormat, Overrides, Postgres, Protocol, Redis,
+    SqlState, Timeouts, Tls, tls, units,
 };
 use crate::breaker::{Factor, Mode, Policy, Rates, Share, Span};
 
@@ -88,6 +88,15 @@ impl Resolver {
         }
         let stack = Stack { layers: vec![&flags, &env, &process], speaks: None };
         let admin = stack.address(Key::Admin)?;
+        let token_file = stack.path(Key::AdminTokenFile)?;
+        if let Some(admin) = &admin
+            && !admin.is_local()
+            && token_file.is_none()
+            && !stack.switch(Key::AdminInsecure)?
+        {
+            let reason = Reason::Exposed { address: admin.to_string() };
+            self.refuse(&Origin::Nowhere, Some(Key::Admin.name()), reason);
+        }
         // An address that was refused has left its default behind, which must not be blamed on anyone.
         if !self.problems.iter().any(|problem| matches!(problem.reason, Reason::Address { .. })) {
             self.addresses(&merged, &backends, admin.as_ref());
@@ -98,6 +107,8 @@ impl Resolver {
         let config = Config {
             backends,
             admin,
+            admin_access: AdminAccess { token_file, hosts: stack.hosts(Key::AdminHosts)? },
+            drain_delay: stack.span(Key::DrainDelay)??,
             drain_timeout: stack.span(Key::DrainTimeout)??,
             workers: usize::try_from(stack.count(Key::Workers)?).ok()?,
         };
@@ -403,6 +414,10 @@ impl Stack<'_> {
 
     fn host(&self, key: Key) -> Option<Option<Arc<str>>> {
         if let Value::Host(host) = self.get(key)? { Some(host) } else { None }
+    }
+
+    fn hosts(&self, key: Key) -> Option<Vec<Arc<str>>> {
+        if let Value::Hosts(hosts) = self.get(key)? { Some(hosts) } else { None }
     }
 
     fn switch(&self, key: Key) -> Option<bool> {

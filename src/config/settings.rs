@@ -52,6 +52,10 @@ pub enum Key {
     SuccessErrors,
     IgnoredErrors,
     Admin,
+    AdminTokenFile,
+    AdminInsecure,
+    AdminHosts,
+    DrainDelay,
     DrainTimeout,
     Workers,
     LogFormat,
@@ -126,6 +130,8 @@ pub enum Kind {
     Path,
     /// A DNS name or an address; empty or `off` for none.
     Host,
+    /// Names and addresses.
+    Hosts,
     /// `true` or `false`.
     Switch,
     /// How a server is spoken to: libpq's words for `sslmode`.
@@ -339,6 +345,14 @@ settings! {
 
     Admin "admin" Process Process Kind::Admin, Preset::Same("127.0.0.1:9900"),
         "Where the admin API, the metrics and the dashboard listen";
+    AdminTokenFile "admin_token_file" Process Process Kind::Path, Preset::Same(""),
+        "File with the token that admin requests must bear; read again on a reload";
+    AdminInsecure "admin_insecure" Process Process Kind::Switch, Preset::Same("false"),
+        "Whether the admin API may listen where other machines reach it, without a token";
+    AdminHosts "admin_hosts" Process Process Kind::Hosts, Preset::Same(""),
+        "Names by which the admin API may be called besides localhost and its own address, without port";
+    DrainDelay "drain_delay" Process Process span(Duration::ZERO, HOUR), Preset::Same("0s"),
+        "How long SIGTERM goes on accepting clients with /readyz at 503, so that load balancers look elsewhere first";
     DrainTimeout "drain_timeout" Process Process span(Duration::ZERO, HOUR), Preset::Same("30s"),
         "How long SIGTERM waits for calls and transactions to finish";
     Workers "workers" Process Process Kind::Count { max: 1024 }, Preset::Processors,
@@ -394,7 +408,7 @@ impl Setting {
             Kind::Share { .. } => "a number such as 0.5 or a string such as \"50%\"",
             Kind::Factor { .. } => "a number such as 1.5",
             Kind::Window { .. } => "a string such as \"100calls\" or \"10s\"",
-            Kind::Codes => "an array of strings",
+            Kind::Codes | Kind::Hosts => "an array of strings",
             Kind::Span { .. } => "a string such as \"30s\"",
             Kind::Switch => "true or false",
             _ => "a string",
@@ -422,6 +436,7 @@ impl Setting {
             Kind::Span { off: true, .. } => "DURATION|off",
             Kind::Path => "FILE",
             Kind::Host => "NAME",
+            Kind::Hosts => "NAME+NAME...",
             Kind::Switch => "true|false",
             Kind::TlsMode => "MODE",
             Kind::RedisCode => "WORD",
@@ -453,6 +468,7 @@ impl Setting {
             }
             Kind::Path => "a path, or off".to_owned(),
             Kind::Host => "a DNS name or an address, or off".to_owned(),
+            Kind::Hosts => "names joined by + (an array in TOML)".to_owned(),
             Kind::Switch => "true or false".to_owned(),
             Kind::TlsMode => tls::Mode::WORDS.to_owned(),
             Kind::RedisCode => "1 to 32 of A-Z".to_owned(),

@@ -423,7 +423,7 @@ const REFUSED: [(&[&str], &str); 60] = [
         "--postgres #1: listen: localhost:7000 is also the listen address of backend 'redis'",
     ),
     (
-        &["--redis", "upstream=h:1,listen=h:9", "--admin", "H:9"],
+        &["--redis", "upstream=h:1,listen=h:9", "--admin", "H:9", "--admin-insecure", "true"],
         "--redis #1: listen: h:9 is also the listen address of the admin API",
     ),
     (
@@ -594,7 +594,7 @@ const REFUSED_FILES: [(&str, &[&str]); 21] = [
     (
         "[admin]\nlisten = 'here'\nport = 3",
         &[
-            "f.toml:3: port: unknown key; known are listen",
+            "f.toml:3: port: unknown key; known are listen, token_file, insecure, hosts",
             "f.toml:2: admin.listen: \"here\": its port is missing",
         ],
     ),
@@ -1017,4 +1017,24 @@ fn off_takes_a_default_file_away() {
     let plain =
         loaded(&[&args[..4], &["--redis", "upstream=h:1,upstream-tls=disable,upstream-ca=off"]].concat());
     assert_eq!(plain.backends[0].tls, Tls::default());
+}
+
+#[test]
+fn an_admin_api_for_other_machines_needs_a_token_or_a_word_that_it_does_not() {
+    let base = ["--redis", "upstream=h:1", "--admin"];
+    let with = |more: &[&str]| load(&inputs(&[&base[..], more].concat()), &Env::new());
+    for near in ["127.0.0.1:1", "localhost:1", "[::1]:1", "unix:/run/admin.sock", "off"] {
+        assert!(with(&[near]).is_ok(), "{near}");
+    }
+    for far in ["0.0.0.0:1", "[::]:1", "10.0.0.1:1", "fusewire.internal:1"] {
+        let error = with(&[far]).unwrap_err().to_string();
+        let words = "can be reached from other machines; give admin_token_file, or admin_insecure = true";
+        assert_eq!(error, format!("configuration: admin: {far} {words}"));
+        assert!(with(&[far, "--admin-token-file", "token"]).is_ok());
+        assert!(with(&[far, "--admin-insecure", "true"]).is_ok());
+    }
+    let config = with(&["127.0.0.1:1", "--admin-hosts", "a.internal+b"]).unwrap();
+    assert_eq!(config.admin_access.hosts, ["a.internal".into(), "b".into()]);
+    let error = with(&["127.0.0.1:1", "--admin-hosts", "http://a"]).unwrap_err().to_string();
+    assert!(error.contains("is not a host name"), "{error}");
 }

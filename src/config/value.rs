@@ -33,6 +33,7 @@ pub(super) enum Value {
     Path(Option<PathBuf>),
     /// None: off.
     Host(Option<Arc<str>>),
+    Hosts(Vec<Arc<str>>),
     Switch(bool),
     TlsMode(tls::Mode),
     State(SqlState),
@@ -66,6 +67,7 @@ const REDIRECTS: [&str; 3] = ["MOVED", "ASK", "REDIRECT"];
 pub(super) fn read(setting: &Setting, written: &Written, speaks: Option<Speaks>) -> Result<Value, Reason> {
     let text = match (written, setting.kind) {
         (_, Kind::Codes) => return read_codes(written, speaks),
+        (_, Kind::Hosts) => return read_hosts(written),
         (Written::One(text), _) => text.trim(),
         (Written::Many(_), _) => {
             return Err(Reason::WrongType { expected: setting.toml_type(), found: "array" });
@@ -136,6 +138,7 @@ pub(super) fn read(setting: &Setting, written: &Written, speaks: Option<Speaks>)
             None => Err(Reason::NotAnSqlState { value: quoted() }),
         },
         Kind::Codes => read_codes(written, speaks),
+        Kind::Hosts => read_hosts(written),
         Kind::Format => match text {
             "text" => Ok(Value::Format(LogFormat::Text)),
             "json" => Ok(Value::Format(LogFormat::Json)),
@@ -151,6 +154,21 @@ fn ranged(setting: &Setting, reason: Reason) -> Reason {
     match reason {
         Reason::OutOfRange { value, .. } => Reason::OutOfRange { value, range: setting.range() },
         reason => reason,
+    }
+}
+
+fn read_hosts(written: &Written) -> Result<Value, Reason> {
+    let hosts: Vec<&str> = match written {
+        Written::One(text) => text.split(['+', '|']).map(str::trim).filter(|host| !host.is_empty()).collect(),
+        Written::Many(texts) => texts.iter().map(|text| text.trim()).collect(),
+    };
+    let is_host = |host: &&str| {
+        (1..=253).contains(&host.len())
+            && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+    };
+    match hosts.iter().find(|host| !is_host(host)) {
+        Some(host) => Err(Reason::NotAHost { value: Reason::quote(host) }),
+        None => Ok(Value::Hosts(hosts.into_iter().map(Arc::from).collect())),
     }
 }
 

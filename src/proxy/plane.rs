@@ -179,9 +179,13 @@ impl Plane {
     }
 
     /// Stops accepting and asks every connection to end as soon as no call and no transaction is open.
-    pub fn drain(&self) {
+    pub fn drain(&mut self) {
         self.workers.shutdown().drain();
-        self.ports.iter().for_each(|port| port.service.shutdown().drain());
+        for port in &mut self.ports {
+            // As long as one copy of a listener is left, the system takes clients in that nobody will serve.
+            port.socket.listeners.clear();
+            port.service.shutdown().drain();
+        }
     }
 
     /// The time for that is over: every connection says its last words.

@@ -7,7 +7,7 @@
 use std::time::Instant;
 
 use super::Process;
-use crate::admin::Reloaded;
+use crate::admin::{Access, Reloaded};
 use crate::config::args::Inputs;
 use crate::config::{self, Config, Env, Loaded, Log};
 
@@ -54,6 +54,7 @@ impl Process {
         let Loaded { config, log, warnings } = config::load_all(&self.source.inputs, &self.source.env)
             .map_err(|problems| problems.iter().map(config::Error::to_string).collect::<Vec<_>>())?;
         let prepared = self.plane.prepare(&config).map_err(|error| line(&error))?;
+        let access = Access::read(&config.admin_access).map_err(|error| line(&error))?;
         if self.log.level != log.level {
             self.level.set(&log.level).map_err(|error| line(&error))?;
         }
@@ -61,6 +62,7 @@ impl Process {
         self.backends.apply(&config, Instant::now());
         self.plane.commit(prepared, &self.backends, config.drain_timeout).await;
         self.keep_time();
+        self.state.set_access(access);
         // What takes a restart stays what it is, so that the next reload says so again.
         let Config { workers, admin, .. } = std::mem::replace(&mut self.config, config);
         (self.config.workers, self.config.admin) = (workers, admin);
@@ -85,6 +87,9 @@ fn difference((old, old_log): (&Config, &Log), (new, new_log): (&Config, &Log)) 
     let gone = old.backends.iter().filter(|old| !new.backends.iter().any(|new| same(old, new)));
     done.removed = gone.map(|backend| backend.name.to_string()).collect();
     let live = [
+        ("admin_token_file", old.admin_access.token_file != new.admin_access.token_file),
+        ("admin_hosts", old.admin_access.hosts != new.admin_access.hosts),
+        ("drain_delay", old.drain_delay != new.drain_delay),
         ("drain_timeout", old.drain_timeout != new.drain_timeout),
         ("log_level", old_log.level != new_log.level),
     ];

@@ -49,7 +49,7 @@ async fn two_hosts_or_none_that_can_be_read_are_refused_and_no_host_is_not() {
 async fn the_address_and_the_name_that_it_is_bound_to_are_its_own() {
     let state = state();
     let bound = Endpoint::Tcp { host: "fusewire.internal".into(), port: 9900 };
-    let router = router(state.clone(), Guard::new(Access::default(), bound));
+    let router = router(state.clone(), guard(Access::default(), bound));
     let local = "10.0.0.7:9900".parse().unwrap();
     let peer = Peer::Tcp { remote: "10.0.0.9:5000".parse().unwrap(), local };
     for (host, status) in [
@@ -67,7 +67,7 @@ async fn bound_to_every_address_it_answers_to_addresses_but_not_to_names() {
     let access = Access { hosts: vec!["fusewire".into()], token: None };
     let state = state_with(access.clone());
     let bound = Endpoint::Tcp { host: "0.0.0.0".into(), port: 9900 };
-    let router = router(state.clone(), Guard::new(access, bound));
+    let router = router(state.clone(), guard(access, bound));
     for (host, status) in [("192.0.2.1:9900", 200), ("evil.example", 403), ("Fusewire:9900", 200)] {
         assert_eq!(
             status_of(&router, "GET", "/livez", &[("host", host)], tcp_peer()).await,
@@ -118,7 +118,7 @@ async fn a_request_from_nowhere_is_refused() {
 async fn with_a_token_only_its_bearer_gets_more_than_the_probes() {
     let access = Access { hosts: Vec::new(), token: Token::new("s3cret\n") };
     let state = state_with(access.clone());
-    let router = router(state.clone(), Guard::new(access.clone(), loopback()));
+    let router = router(state.clone(), guard(access.clone(), loopback()));
     let answer = ask(&router, request("GET", "/metrics", &[], ""), tcp_peer()).await;
     answer.error(401);
     assert_eq!(answer.headers[header::WWW_AUTHENTICATE], "Bearer");
@@ -133,4 +133,32 @@ async fn with_a_token_only_its_bearer_gets_more_than_the_probes() {
     assert_eq!(status_of(&router, "GET", "/livez", &[], tcp_peer()).await, 200);
     assert!(!format!("{access:?}").contains("s3cret"));
     assert!(Token::new(" \n").is_none());
+}
+
+/// The rules of a port.
+fn guard(access: Access, bound: Endpoint) -> Guard {
+    Guard::new(Arc::new(arc_swap::ArcSwap::from_pointee(access)), bound)
+}
+
+#[tokio::test]
+async fn a_token_that_is_changed_holds_from_the_next_request_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("token");
+    std::fs::write(&path, "first\n").unwrap();
+    let config = config::AdminAccess { token_file: Some(path.clone()), hosts: Vec::new() };
+    let state = state_with(Access::read(&config).unwrap());
+    let bear = async |token: &str| {
+        let value = format!("Bearer {token}");
+        let headers = [("authorization", value.as_str()), ("host", "localhost")];
+        ask(&routes(&state), request("GET", "/health", &headers, ""), tcp_peer()).await.status
+    };
+    assert_eq!((bear("first").await.as_u16(), bear("second").await.as_u16()), (200, 401));
+    std::fs::write(&path, "second").unwrap();
+    state.set_access(Access::read(&config).unwrap());
+    assert_eq!((bear("first").await.as_u16(), bear("second").await.as_u16()), (401, 200));
+    for useless in ["", " \n"] {
+        std::fs::write(&path, useless).unwrap();
+        let error = Access::read(&config).unwrap_err().to_string();
+        assert!(error.starts_with("admin_token_file: ") && error.ends_with("it holds no token"), "{error}");
+    }
 }

@@ -49,7 +49,14 @@ async fn a_backend_that_came_with_a_reload_is_followed_by_the_feed() {
     let state = state();
     tokio::spawn(crate::admin::events::keep(state.clone()));
     let fresh = backend("fresh", Protocol::Redis(redis()));
-    let config = Config { backends: vec![fresh], admin: None, drain_timeout: Duration::ZERO, workers: 1 };
+    let config = Config {
+        backends: vec![fresh],
+        admin: None,
+        admin_access: config::AdminAccess::default(),
+        drain_delay: Duration::ZERO,
+        drain_timeout: Duration::ZERO,
+        workers: 1,
+    };
     let mut subscriber = state.feed.subscribe().unwrap();
     tokio::task::yield_now().await;
     let new = state.backends.apply(&config, Instant::now());
