@@ -5,10 +5,14 @@
 
 pub mod driver;
 pub mod listener;
+#[cfg(test)]
+mod memory;
 pub mod plane;
 pub mod service;
 pub mod shutdown;
 pub mod socket;
+#[cfg(test)]
+mod tests;
 pub mod tls;
 pub mod upstream;
 pub mod worker;

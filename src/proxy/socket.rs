@@ -23,6 +23,9 @@ pub enum Socket {
     Tls(Box<tls::Stream>),
     /// None any more: it went into a handshake that failed.
     Closed,
+    /// No system behind it: a simulation's.
+    #[cfg(test)]
+    Memory(super::memory::Memory),
 }
 
 impl Socket {
@@ -51,6 +54,8 @@ impl Socket {
             }
             Self::Tls(stream) => stream.socket().reset_on_close(),
             Self::Unix(_) | Self::Closed => {}
+            #[cfg(test)]
+            Self::Memory(memory) => memory.reset_on_close(),
         }
     }
 
@@ -81,6 +86,8 @@ impl Socket {
             Self::Unix(stream) => Pin::new(stream).poll_read(cx, &mut buffer),
             Self::Tls(stream) => stream.poll_read(cx, &mut buffer),
             Self::Closed => Poll::Ready(Ok(())),
+            #[cfg(test)]
+            Self::Memory(memory) => memory.poll_read(cx, &mut buffer),
         };
         poll.map_ok(|()| buffer.filled().len())
     }
@@ -94,6 +101,11 @@ impl Socket {
             (Self::Unix(stream), _) => Pin::new(stream).poll_write_vectored(cx, slices),
             (Self::Tls(stream), _) => stream.poll_write(cx, slices),
             (Self::Closed, _) => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+            #[cfg(test)]
+            (Self::Memory(memory), _) => match slices.iter().find(|slice| !slice.is_empty()) {
+                Some(slice) => memory.poll_write(cx, slice),
+                None => Poll::Ready(Ok(0)),
+            },
         }
     }
 
@@ -102,6 +114,8 @@ impl Socket {
         match self {
             Self::Tls(stream) => stream.poll_flush(cx),
             Self::Tcp(_) | Self::Unix(_) | Self::Closed => Poll::Ready(Ok(())),
+            #[cfg(test)]
+            Self::Memory(_) => Poll::Ready(Ok(())),
         }
     }
 
@@ -112,6 +126,8 @@ impl Socket {
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tls(stream) => stream.poll_shutdown(cx),
             Self::Closed => Poll::Ready(Ok(())),
+            #[cfg(test)]
+            Self::Memory(memory) => memory.poll_shutdown(cx),
         }
     }
 }

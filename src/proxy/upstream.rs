@@ -36,6 +36,11 @@ pub async fn dial(
     tls: Option<&Store>,
 ) -> Result<Upstream, Option<Fault>> {
     let deadline = Instant::now() + timeouts.connect;
+    #[cfg(test)]
+    if let Some(dialled) = super::memory::dial() {
+        let memory = dialled.until(deadline).await?;
+        return Ok(Upstream { socket: Socket::Memory(memory), peer: None });
+    }
     let upstream = match (target, backend) {
         (Target::Exactly(address), _) => connect_any(&[address], deadline).await?,
         (Target::Backend, Endpoint::Unix(path)) => connect_unix(path, deadline).await?,

@@ -1,0 +1,3 @@
+//! The data plane as a whole, in virtual time.
+
+mod sim;
