@@ -9,6 +9,8 @@
 //! Absent on purpose: TLS and real sockets, which the tests of the whole binary have.
 
 mod judge;
+mod postgres_client;
+mod postgres_server;
 mod random;
 mod redis_client;
 mod redis_server;
@@ -18,7 +20,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
 /// Seeds of a default run.
-const SEEDS: u64 = 1500;
+const REDIS_SEEDS: u64 = 1500;
+/// A Postgres history is shorter.
+const POSTGRES_SEEDS: u64 = 6000;
 
 /// What a run has seen, for the record.
 #[derive(Debug, Default, Clone, Copy)]
@@ -45,7 +49,7 @@ fn number(variable: &str) -> Option<u64> {
 }
 
 /// Plays seeds until there have been enough.
-fn play(name: &str, run: impl Fn(u64) -> Result<Figures, String>) {
+fn play(name: &str, seeds: u64, run: impl Fn(u64) -> Result<Figures, String>) {
     let one = number("FUSEWIRE_SEED");
     let limit = number("FUSEWIRE_FOR");
     let started = Instant::now();
@@ -53,7 +57,7 @@ fn play(name: &str, run: impl Fn(u64) -> Result<Figures, String>) {
     let count = match (one, limit) {
         (Some(_), _) => 1,
         (None, Some(_)) => u64::MAX - first,
-        (None, None) => number("FUSEWIRE_SEEDS").unwrap_or(SEEDS),
+        (None, None) => number("FUSEWIRE_SEEDS").unwrap_or(seeds),
     };
     let (mut sum, mut played) = (Figures::default(), 0);
     for seed in first..first + count {
@@ -75,5 +79,10 @@ fn play(name: &str, run: impl Fn(u64) -> Result<Figures, String>) {
 
 #[test]
 fn redis_keeps_its_promises_under_any_fault() {
-    play("redis", redis_client::run);
+    play("redis", REDIS_SEEDS, redis_client::run);
+}
+
+#[test]
+fn postgres_keeps_its_promises_under_any_fault() {
+    play("postgres", POSTGRES_SEEDS, postgres_client::run);
 }
