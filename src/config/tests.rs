@@ -1038,3 +1038,52 @@ fn an_admin_api_for_other_machines_needs_a_token_or_a_word_that_it_does_not() {
     let error = with(&["127.0.0.1:1", "--admin-hosts", "http://a"]).unwrap_err().to_string();
     assert!(error.contains("is not a host name"), "{error}");
 }
+
+const EXAMPLE: &str = include_str!("../../deploy/fusewire.toml");
+
+/// What a text says as the configuration file.
+fn written(text: &str) -> Loaded {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("fusewire.toml");
+    std::fs::write(&path, text).unwrap();
+    let args = ["--config", &path.to_string_lossy()];
+    load_all(&inputs(&args), &Env::new()).unwrap_or_else(|problems| panic!("{problems:#?}"))
+}
+
+#[test]
+fn the_example_has_every_setting_with_its_range_its_default_and_a_reason() {
+    for setting in SETTINGS {
+        let (range, default) = (setting.range(), setting.default_words());
+        let bounds = format!("# Range: {range}. Default: {default}.");
+        let at = EXAMPLE.lines().position(|line| {
+            let name = line.trim_start_matches('#').split_once(" = ").map(|(name, _)| name);
+            name == Some(setting.name)
+        });
+        let at = at.unwrap_or_else(|| panic!("deploy/fusewire.toml lacks {}", setting.name));
+        let lines: Vec<&str> = EXAMPLE.lines().take(at).collect();
+        let comment = lines.rsplit(|line| line.is_empty()).next().unwrap_or_default();
+        assert!(comment.contains(&bounds.as_str()), "{}: {bounds}\n{comment:#?}", setting.name);
+        if setting.scope != Scope::Own {
+            assert!(comment.iter().any(|line| line.starts_with("# Why: ")), "{}", setting.name);
+        }
+        let words: Vec<&str> = comment.iter().flat_map(|line| line[1..].split_whitespace()).collect();
+        let help = format!("{}.", setting.help);
+        let help: Vec<&str> = help.split_whitespace().collect();
+        assert!(words.windows(help.len()).any(|some| some == help), "{}: {}", setting.name, setting.help);
+    }
+}
+
+#[test]
+fn what_the_example_has_commented_out_are_the_defaults() {
+    let mut plain = written(EXAMPLE);
+    let is_setting = |line: &str| {
+        let name = line.strip_prefix('#').and_then(|rest| rest.split_once(" = ")).map(|(name, _)| name);
+        name.is_some_and(|name| SETTINGS.iter().any(|setting| setting.name == name))
+    };
+    let lines = EXAMPLE.lines().map(|line| if is_setting(line) { &line[1..] } else { line });
+    let said = written(&lines.collect::<Vec<_>>().join("\n"));
+    assert_eq!(plain.warnings, Vec::<String>::new());
+    // One for each processor of this machine.
+    plain.config.workers = said.config.workers;
+    assert_eq!((plain.config, plain.log), (said.config, said.log));
+}
