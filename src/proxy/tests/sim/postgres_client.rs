@@ -351,6 +351,7 @@ fn field(body: &[u8], name: char) -> String {
 async fn client(world: Rc<World>, mut random: Random, _id: u64) {
     for _ in 0..random.between(1, 4) {
         if let Some(mut talk) = Talk::begin(&world, random.fork()).await {
+            let mut whole = true;
             for _ in 0..random.between(0, 15) {
                 let units = talk.next();
                 let limit = Duration::from_millis(random.pick(&[30, 3000]));
@@ -361,11 +362,14 @@ async fn client(world: Rc<World>, mut random: Random, _id: u64) {
                     false => carried.await,
                 };
                 if outcome.is_err() {
+                    // It may have stopped in the middle of a message.
+                    whole = false;
                     break;
                 }
                 sleep(Duration::from_millis(random.pick(&[0, 0, 0, 5, 200, 1500]))).await;
             }
             let _ = match random.below(3) {
+                _ if !whole => Ok(()),
                 0 => talk.socket.write_all(&message(b'X', b"")).await,
                 1 => talk.socket.shutdown().await,
                 _ => Ok(()),
