@@ -203,6 +203,8 @@ impl Session {
             Then::GoOn => {}
             Then::Close => self.request = Request::Closed,
             Then::HangUp => self.hang_up(),
+            // Nothing behind it would be looked at: the transaction of a rejected WATCH would run.
+            Then::Relay if self.estranged() => self.hang_up(),
             Then::Relay => {
                 self.fifo.relay();
                 self.request = Request::Opaque;

@@ -328,7 +328,7 @@ impl Session {
 
 impl Session {
     /// Whether the client's idea of the connection differs from the backend's, and only this session keeps them apart.
-    fn estranged(&self) -> bool {
+    pub(super) fn estranged(&self) -> bool {
         let cut_short = match &self.request {
             Request::Body(decided) => !matches!(decided.fate.way, Way::Forward { .. }),
             Request::Head { .. } | Request::Closed | Request::Opaque => false,

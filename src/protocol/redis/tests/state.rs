@@ -419,3 +419,14 @@ fn a_poisoned_connection_hears_of_a_change_that_came_before_anybody_listened() {
         assert_eq!(rig.phase(), Phase::Finish);
     });
 }
+
+#[test]
+fn a_plain_relay_does_not_begin_behind_a_rejected_watch() {
+    scenario(|rig| {
+        rig.client(req("GET k")).server("$-1\r\n");
+        rig.trip().client(req("WATCH k"));
+        rig.close().forget();
+        rig.client(reqs(&["MONITOR", "MULTI", "SET k v", "EXEC"]));
+        assert!(!rig.up().contains("EXEC"), "{:?}", rig.up());
+    });
+}
