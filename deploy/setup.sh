@@ -33,6 +33,7 @@ package_of() {
     curl) echo curl ;;
     cc) echo build-essential ;;
     chromedriver) echo chromium-driver ;;
+    promtool) echo prometheus ;;
     setpriv) echo util-linux ;;
     update-ca-certificates) echo ca-certificates ;;
     *) echo "$1" ;;
@@ -70,7 +71,7 @@ apt_install() {
 # has just installed from starting at the next boot: only private servers are used here.
 install_packages() {
     local root=("$@") policy=/usr/sbin/policy-rc.d ours= status=0 unit units=()
-    for unit in redis-server postgresql; do
+    for unit in redis-server postgresql prometheus; do
         case " ${packages[*]} " in
         *" $unit "*) [ -e "/lib/systemd/system/$unit.service" ] || units+=("$unit.service") ;;
         esac

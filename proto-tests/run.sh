@@ -7,7 +7,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . deploy/setup.sh
 
 ensure_tools cc curl update-ca-certificates redis-server redis-cli redis-benchmark initdb postgres pgbench psql pg_isready \
-    chromium chromedriver
+    chromium chromedriver prometheus promtool
 ensure_cargo
 if ! cargo fmt --version >/dev/null 2>&1 || ! cargo clippy --version >/dev/null 2>&1; then
     command -v rustup >/dev/null || die "cargo fmt or cargo clippy is missing"
