@@ -7,6 +7,8 @@
 //! Absent on purpose: any knowledge of a protocol, and any timer armed per call (there is one coarse deadline per
 //! connection, checked lazily).
 
+mod side;
+
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
@@ -18,9 +20,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::time::{Instant as TokioInstant, Sleep, sleep_until, timeout};
 
+use self::side::{Input, Side};
 use super::service::Service;
 use super::shutdown::Drain;
-use super::socket::{Backlog, Socket};
+use super::socket::Socket;
 use super::tls;
 use super::upstream::{Upstream, dial};
 use crate::breaker::{Fault, State};
@@ -73,28 +76,6 @@ pub struct Driver<S> {
 
 /// The breaker's next change, and what to hear of the one after that with.
 type Change = Pin<Box<dyn Future<Output = watch::Receiver<State>> + Send>>;
-
-/// One of the two sockets.
-struct Side {
-    socket: Socket,
-    /// Input that the session has left unconsumed.
-    held: Vec<u8>,
-    /// Something has happened since the session left `held`: it is worth showing again.
-    again: bool,
-    backlog: Backlog,
-    input: Input,
-    /// Our sending side is shut, or the peer does not take any more.
-    output_over: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Input {
-    Open,
-    /// The peer has ended it; the session has yet to hear of it.
-    Ended(Fault),
-    /// The session has heard of it.
-    Over,
-}
 
 /// The client is gone: nobody is left to serve.
 struct ClientGone;
@@ -509,72 +490,6 @@ fn next_change(mut states: watch::Receiver<State>) -> Change {
 /// The runtime's time, so that a test's virtual clock moves timers and measurements alike.
 fn present() -> Instant {
     TokioInstant::now().into_std()
-}
-
-/// What [`Side::fill`] has put into the scratch buffer.
-struct Filled {
-    /// Held and fresh bytes.
-    len: usize,
-    fresh: usize,
-    /// No more can be read right now.
-    drained: bool,
-}
-
-impl Side {
-    fn new(socket: Socket) -> Self {
-        Self {
-            socket,
-            held: Vec::new(),
-            again: false,
-            backlog: Backlog::default(),
-            input: Input::Open,
-            output_over: false,
-        }
-    }
-
-    /// Puts the held bytes, then fresh ones, into `scratch`. None if there is nothing new to show.
-    fn fill(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> io::Result<Option<Filled>> {
-        let held = self.held.len();
-        let mut fresh = 0;
-        let mut drained = true;
-        if self.input == Input::Open && held <= HOLD_MAX {
-            let room = &mut scratch[held..];
-            let size = room.len();
-            match self.socket.poll_read(cx, room) {
-                Poll::Ready(Ok(0)) => self.input = Input::Ended(Fault::Eof),
-                Poll::Ready(Ok(n)) => (fresh, drained) = (n, n < size),
-                Poll::Ready(Err(error)) => return Err(error),
-                Poll::Pending => {}
-            }
-        }
-        let again = std::mem::take(&mut self.again) && held > 0;
-        if fresh == 0 && !again {
-            return Ok(None);
-        }
-        scratch[..held].copy_from_slice(&self.held);
-        Ok(Some(Filled { len: held + fresh, fresh, drained }))
-    }
-
-    /// Keeps what the session left. Owns no memory when that is nothing.
-    fn hold(&mut self, rest: &[u8]) {
-        if rest.is_empty() {
-            if !self.held.is_empty() {
-                self.held = Vec::new();
-            }
-        } else {
-            self.held.clear();
-            self.held.extend_from_slice(rest);
-        }
-    }
-
-    fn flush(&mut self, cx: &mut Context<'_>) -> io::Result<usize> {
-        if self.backlog.is_empty() { Ok(0) } else { self.backlog.flush(cx, &mut self.socket) }
-    }
-
-    fn give_up_output(&mut self) {
-        self.output_over = true;
-        self.backlog = Backlog::default();
-    }
 }
 
 #[cfg(test)]
