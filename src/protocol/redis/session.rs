@@ -318,7 +318,7 @@ impl Session {
     /// From now on a plain relay in both directions. Not for a client that was told of a rejection: it would send
     /// the rest of what was rejected, or act on a state that the backend knows nothing of.
     pub(super) fn relay(&mut self) {
-        if self.estranged() {
+        if self.estranged() || self.cut_short() || self.fifo.has_local() {
             return self.end(Life::Abort);
         }
         self.lane.add(Counter::Opaque, 1);
@@ -329,15 +329,15 @@ impl Session {
 impl Session {
     /// Whether the client's idea of the connection differs from the backend's, and only this session keeps them apart.
     pub(super) fn estranged(&self) -> bool {
-        let cut_short = match &self.request {
+        self.poison.is_some() || self.unwatched.is_some() || matches!(self.block, Block::Virtual(_))
+    }
+
+    /// Whether a request has been rejected before its last byte has come.
+    fn cut_short(&self) -> bool {
+        match &self.request {
             Request::Body(decided) => !matches!(decided.fate.way, Way::Forward { .. }),
             Request::Head { .. } | Request::Closed | Request::Opaque => false,
-        };
-        cut_short
-            || self.poison.is_some()
-            || self.unwatched.is_some()
-            || matches!(self.block, Block::Virtual(_))
-            || self.fifo.has_local()
+        }
     }
 }
 

@@ -430,3 +430,15 @@ fn a_plain_relay_does_not_begin_behind_a_rejected_watch() {
         assert!(!rig.up().contains("EXEC"), "{:?}", rig.up());
     });
 }
+
+#[test]
+fn a_rejection_that_waits_for_its_turn_does_not_end_a_connection_that_becomes_a_relay() {
+    for cut in [Cut::Whole, Cut::Bytes] {
+        let mut rig = Rig::new(cut);
+        rig.client(req("GET k")).trip().client(req("DISCARD"));
+        rig.server("$-1\r\n+OK\r\n>3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n");
+        rig.client(reqs(&["CLIENT PAUSE 50", "CLIENT REPLY OFF"]));
+        assert!(rig.down().contains("CIRCUITOPEN"), "{cut:?}: {:?}", rig.down());
+        assert_eq!((rig.phase(), rig.count(Counter::Opaque)), (Phase::Relay, 1), "{cut:?}");
+    }
+}
