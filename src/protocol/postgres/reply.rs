@@ -70,6 +70,9 @@ impl Reply<'_> {
 /// A ReadyForQuery outside any transaction.
 pub(super) const READY: &[u8] = &[backend::READY_FOR_QUERY_TAG, 0, 0, 0, 5, b'I'];
 
+/// The CommandComplete of a ROLLBACK.
+pub(super) const ROLLBACK: &[u8] = b"C\0\0\0\x0dROLLBACK\0";
+
 /// The answer to a request for encryption that is not to be had.
 pub(super) const NO_ENCRYPTION: u8 = b'N';
 /// The answer to a request for TLS that is granted.

@@ -10,9 +10,9 @@ use super::ledger::Account;
 use super::message::{HEADER, Header};
 use super::reply::{Gravity, Reply};
 use super::session::{Session, Stage};
-use super::statement::{Name, Names, Peek, Scanner, Shape};
+use super::statement::{Name, Names, Peek, Scanner, Shape, Turn};
 use super::units::{Flight, Kind, Local, Queue};
-use crate::breaker::{CallKind, Generation};
+use crate::breaker::{CallKind, Generation, Verdict};
 use crate::gate::{Lane, Rejection};
 use crate::metrics::Counter;
 use crate::protocol::Plan;
@@ -44,6 +44,7 @@ pub(super) struct Client {
     sticky: Option<Box<Rejection>>,
     /// Statements whose Parse was rejected.
     names: Names,
+    doom: Doom,
     /// The last generation known to be closed, for units that pass because they belong to what began then.
     generation: Generation,
     /// What the server has asked for in authentication, and what the client has answered.
@@ -63,6 +64,19 @@ pub(super) enum Run {
     Skipped,
     /// Within a run that is rejected. Left by its Sync.
     Rejected,
+}
+
+/// Whether a transaction whose BEGIN was rejected goes on in the client's mind (ADR 0011). What belongs to it must
+/// never run by itself.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Doom {
+    /// No.
+    #[default]
+    None,
+    /// Perhaps. Left by COMMIT, ROLLBACK, and by a BEGIN that passes.
+    Doomed,
+    /// As before, and the rejected run has parsed a COMMIT or ROLLBACK: its Execute is the end.
+    Ending,
 }
 
 #[derive(Debug)]
@@ -127,6 +141,20 @@ impl<'a> Message<'a> {
     fn is_whole(&self) -> bool {
         self.body.len() == self.len
     }
+}
+
+/// What becomes of a unit while a transaction is doomed.
+enum Fate {
+    /// It is judged as ever.
+    Ordinary,
+    /// It is judged as ever, and if it passes the doom is over.
+    Revives,
+    /// It is a ROLLBACK.
+    RollsBack,
+    /// It is a COMMIT, which must not succeed.
+    Fails,
+    /// This is to be done with it.
+    Step(Step),
 }
 
 enum Decision {
@@ -276,24 +304,23 @@ impl Session {
 
     /// A rejected message has been read to its end.
     fn refused(&mut self, now: Instant, tag: u8, peek: Peek, opens: bool) {
-        let (name, sets) = peek.finish();
-        let room = name.is_none_or(|name| self.client.names.insert(&name));
+        let lost = peek.finish();
+        self.client.doom = match (tag, self.client.doom) {
+            _ if lost.begins => Doom::Doomed,
+            (b'P', Doom::Doomed) if lost.ends => Doom::Ending,
+            (b'P', Doom::Ending) if !lost.ends => Doom::Doomed,
+            (b'E', Doom::Ending) => Doom::None,
+            (_, doom) => doom,
+        };
+        let room = lost.name.is_none_or(|name| self.client.names.insert(&name));
         let rejection = self.client.sticky.clone();
         match (rejection, opens) {
-            (Some(rejection), _) if sets || !room => {
+            (Some(rejection), _) if lost.sets || !room => {
                 // A session that goes on without its SET would work as the wrong user or in the wrong schema.
                 self.refuse_session(now, &rejection, self.settings.reject_query());
             }
-            (None, _) if sets || !room => {
-                let code = self.settings.reject_query();
-                let fatal = Reply {
-                    gravity: Gravity::Fatal,
-                    code: code.as_str(),
-                    message: "a statement that sets session state was rejected with those before it",
-                    detail: "",
-                    hint: "connect again",
-                };
-                self.end_with(fatal.bytes());
+            (None, _) if lost.sets || !room => {
+                self.end_for("a statement that sets session state was rejected with those before it");
             }
             (Some(rejection), true) => self.queue.reply(match tag {
                 b'Q' | b'F' => Local::Refused(rejection, 1),
@@ -301,6 +328,14 @@ impl Session {
             }),
             _ => {}
         }
+    }
+
+    /// Ends a session whose state is no longer what its client believes.
+    fn end_for(&mut self, message: &str) {
+        let code = self.settings.reject_query();
+        let hint = "connect again";
+        let fatal = Reply { gravity: Gravity::Fatal, code: code.as_str(), message, detail: "", hint };
+        self.end_with(fatal.bytes());
     }
 
     /// Decides about a message.
@@ -317,6 +352,9 @@ impl Session {
             }
             (b'S', Run::Rejected) => {
                 self.client.run = Run::Outside;
+                if self.client.doom == Doom::Ending {
+                    self.client.doom = Doom::Doomed;
+                }
                 self.queue.reply_ready();
                 Step::Take(Act::Drop)
             }
@@ -388,6 +426,27 @@ impl Session {
     fn simple(&mut self, now: Instant, message: Message<'_>, run: Run, batch: &mut Batch) -> Step {
         let tag = message.tag;
         let within = run == Run::Inside;
+        let mut revives = false;
+        if self.client.doom != Doom::None {
+            match self.doomed(now, message, run, batch) {
+                Fate::Ordinary => {}
+                Fate::Revives => revives = true,
+                Fate::Step(step) => return step,
+                Fate::RollsBack => {
+                    self.client.doom = Doom::None;
+                    self.queue.reply(Local::RolledBack);
+                    self.queue.reply(Local::Ready(1));
+                    return Step::Take(Act::Drop);
+                }
+                Fate::Fails => {
+                    self.client.doom = Doom::None;
+                    self.lane().add(Counter::RejectedSession, 1);
+                    self.queue.reply(Local::Undone);
+                    self.queue.reply(Local::Ready(1));
+                    return Step::Take(Act::Drop);
+                }
+            }
+        }
         let account = match self.decide(now, message, within, batch) {
             Decision::Pass(account) => account,
             Decision::Refuse => {
@@ -395,6 +454,9 @@ impl Session {
             }
             Decision::Hold => return Step::Hold,
         };
+        if revives {
+            self.client.doom = Doom::None;
+        }
         let mut flight = Flight::new(Kind::Simple, account, now, true);
         flight.within = within;
         flight.owed(false);
@@ -405,7 +467,22 @@ impl Session {
     fn extended(&mut self, now: Instant, message: Message<'_>, run: Run, batch: &mut Batch) -> Step {
         let tag = message.tag;
         let mut passing_name = None;
+        let mut revives = false;
         let mut act = Step::Take(Act::Forward(End::Nothing));
+        // Close touches nothing but names.
+        if self.client.doom != Doom::None && tag != b'C' {
+            match self.doomed(now, message, run, batch) {
+                Fate::Ordinary => {}
+                Fate::Revives | Fate::RollsBack => revives = true,
+                Fate::Step(step) => return step,
+                Fate::Fails => {
+                    self.lane().add(Counter::RejectedSession, 1);
+                    self.queue.reply(Local::Undone);
+                    self.client.run = Run::Rejected;
+                    return Step::Take(Act::Refuse { tag, peek: Peek::new(tag), opens: false });
+                }
+            }
+        }
         if !self.client.names.is_empty() {
             match self.names_rejected(message) {
                 None => return Step::Hold,
@@ -447,6 +524,9 @@ impl Session {
                 }
                 Decision::Hold => return Step::Hold,
             };
+            if revives {
+                self.client.doom = Doom::None;
+            }
             let mut flight = Flight::new(Kind::Extended, account, now, !closes_only);
             flight.pending = 1;
             flight.owed(false);
@@ -501,22 +581,53 @@ impl Session {
         Decision::Pass(Account::Passed(self.client.generation))
     }
 
+    /// What becomes of a unit that begins with this message while a transaction is doomed.
+    fn doomed(&mut self, now: Instant, message: Message<'_>, run: Run, batch: &mut Batch) -> Fate {
+        // Only a run of Close passes without an end of the doom. Whatever hides behind it was not looked at.
+        if run != Run::Outside {
+            return self.stranded();
+        }
+        let Some(scanner) = head(message) else { return Fate::Step(Step::Hold) };
+        let whole = message.is_whole();
+        match scanner.turn() {
+            Some(Turn::Begins) => return Fate::Revives,
+            Some(Turn::RollsBack) if whole => return Fate::RollsBack,
+            Some(Turn::Commits) if whole => return Fate::Fails,
+            Some(Turn::Empty) if whole && matches!(message.tag, b'Q' | b'P') => return Fate::Ordinary,
+            _ => {}
+        }
+        if self.client.sticky.is_some() {
+            return Fate::Ordinary;
+        }
+        if self.passes(batch) {
+            return self.stranded();
+        }
+        match self.ledger.lane().admit_ineligible(now, CallKind::Query) {
+            Ok(permit) => {
+                permit.record(now, Verdict::Ignored);
+                self.stranded()
+            }
+            Err(rejection) => {
+                self.client.sticky = Some(Box::new(rejection));
+                let tag = message.tag;
+                if !matches!(tag, b'Q' | b'F') {
+                    self.client.run = Run::Rejected;
+                }
+                Fate::Step(Step::Take(Act::Refuse { tag, peek: Peek::new(tag), opens: true }))
+            }
+        }
+    }
+
+    /// The backend is there again, and nobody can tell whether this belongs to the transaction that was rejected.
+    fn stranded(&mut self) -> Fate {
+        self.lane().add(Counter::RejectedSession, 1);
+        self.end_for("the BEGIN before this statement was rejected, and no ROLLBACK came after it");
+        Fate::Step(Step::Again)
+    }
+
     /// Asks the gate, the breaker not being closed.
     fn ask(&mut self, now: Instant, message: Message<'_>) -> Decision {
-        let Message { tag, body, .. } = message;
-        let text = match tag {
-            b'Q' => Some(body),
-            b'P' => memchr::memchr(0, body).and_then(|at| body.get(at + 1..)),
-            _ => Some(&[][..]),
-        };
-        let enough = message.is_whole() || text.is_some_and(|text| text.len() >= TEXT_MAX);
-        if matches!(tag, b'Q' | b'P') && !enough && body.len() < 2 * TEXT_MAX {
-            return Decision::Hold;
-        }
-        let mut scanner = Scanner::default();
-        let text = text.unwrap_or_default();
-        scanner.feed(text.get(..TEXT_MAX).unwrap_or(text));
-        scanner.finish();
+        let Some(scanner) = head(message) else { return Decision::Hold };
         let lane = self.ledger.lane();
         let answer = if scanner.lasts() {
             lane.admit_ineligible(now, CallKind::Query)
@@ -564,6 +675,28 @@ impl Session {
         let fatal = Reply { gravity: Gravity::Fatal, code: "54000", message: &message, detail: "", hint: "" };
         self.end_with(fatal.bytes());
     }
+}
+
+/// The beginning of the statement in a Query or Parse, read; none while too little of it is there. Other messages
+/// have none, which reads as one.
+fn head(message: Message<'_>) -> Option<Scanner> {
+    let Message { tag, body, .. } = message;
+    let text = match tag {
+        b'Q' => Some(body),
+        b'P' => memchr::memchr(0, body).and_then(|at| body.get(at + 1..)),
+        _ => Some(&[][..]),
+    };
+    let enough = message.is_whole() || text.is_some_and(|text| text.len() >= TEXT_MAX);
+    if matches!(tag, b'Q' | b'P') && !enough && body.len() < 2 * TEXT_MAX {
+        return None;
+    }
+    let text = text.unwrap_or_default();
+    // A Parse goes on with the types of its parameters.
+    let text = memchr::memchr(0, text).and_then(|at| text.get(..at)).unwrap_or(text);
+    let mut scanner = Scanner::default();
+    scanner.feed(text.get(..TEXT_MAX).unwrap_or(text));
+    scanner.finish();
+    Some(scanner)
 }
 
 /// The name at the beginning of a body that has `len` bytes when whole; none while its end is missing and

@@ -400,6 +400,8 @@ impl protocol::Session for Session {
                 Local::Encryption => out.push(reply::ENCRYPTION),
                 Local::Refusal(rejection) => write_refusal(now, rejection, code, out),
                 Local::Missing => MISSING.write(out),
+                Local::Undone => Reply { code, ..UNDONE }.write(out),
+                Local::RolledBack => out.extend_from_slice(reply::ROLLBACK),
                 Local::Ready(n) => {
                     out.extend_from_slice(reply::READY);
                     *n -= 1;
@@ -631,6 +633,14 @@ const MISSING: Reply<'_> = Reply {
     message: "prepared statement does not exist",
     detail: "Its Parse was rejected while the backend was open.",
     hint: "prepare it again",
+};
+
+const UNDONE: Reply<'_> = Reply {
+    gravity: Gravity::Error,
+    code: "57000",
+    message: "there is nothing to commit",
+    detail: "The transaction's BEGIN was rejected while the backend was open.",
+    hint: "begin the transaction again",
 };
 
 fn write_refusal(now: Instant, rejection: &Rejection, code: &str, out: &mut Vec<u8>) {

@@ -1,8 +1,9 @@
 //! The little that must be known of SQL: its first words, when a statement is about to be rejected.
 //!
-//! A client whose `SET ROLE` was lost would go on as the wrong user, so a rejected statement that sets session
-//! state ends the session. The scanner would rather see such a statement where there is none (a `; SET` inside a
-//! string ends the session, which is safe) than miss one, so it does not follow quotes.
+//! A client whose `SET ROLE` was lost would go on as the wrong user, one whose `CREATE TEMP TABLE` was lost would
+//! write into the lasting table of that name, so a rejected statement that sets session state ends the session. A
+//! lost BEGIN dooms what follows it (ADR 0011). The scanner would rather see such a statement where there is none (a
+//! `; SET` inside a string ends the session, which is safe) than miss one, so it does not follow quotes.
 //!
 //! Absent on purpose: a grammar, and any look at statements while the breaker is closed beyond one `memchr`.
 
@@ -17,6 +18,10 @@ const SETTERS: &[&[u8]] =
     &[b"set", b"reset", b"discard", b"listen", b"unlisten", b"prepare", b"deallocate", b"load"];
 /// `SET` followed by one of these ends with its transaction, and rejections happen outside transactions.
 const PASSING: &[&[u8]] = &[b"local", b"transaction", b"constraints"];
+/// What may stand between CREATE and TEMP.
+const BEFORE_TEMP: &[&[u8]] = &[b"or", b"replace", b"local", b"global"];
+/// What makes a relation the session's own.
+const TEMPS: &[&[u8]] = &[b"temp", b"temporary", b"pg_temp"];
 /// Statements that may rightly take as long as they like.
 const LASTING: &[&[u8]] = &[b"copy", b"listen"];
 
@@ -29,6 +34,25 @@ pub(super) struct Scanner {
     len: usize,
     sets: bool,
     lasts: bool,
+    /// Statements that have a word, up to two.
+    statements: u8,
+    /// What the first of them does.
+    first: Option<Turn>,
+    /// A transaction has been begun and not ended.
+    begun: bool,
+}
+
+/// What a text does to the transaction it stands in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// Its first statement is BEGIN.
+    Begins,
+    /// It is COMMIT and nothing else.
+    Commits,
+    /// It is ROLLBACK and nothing else.
+    RollsBack,
+    /// It holds no statement.
+    Empty,
 }
 
 /// Which word of a statement comes next.
@@ -37,7 +61,18 @@ enum Place {
     #[default]
     First,
     AfterSet,
+    /// After CREATE and what may stand before TEMP.
+    AfterCreate,
+    /// Later in a CREATE.
+    Creating,
+    /// After COMMIT or ROLLBACK and words that change nothing. Anything else (TO, PREPARED, AND CHAIN, the `$$` of a
+    /// function's body) makes it some other statement.
+    Ending(Turn),
+    /// Later in a statement that may yet say INTO TEMP.
     Later,
+    AfterInto,
+    /// Later in an INSERT, whose INTO names what is there already.
+    Inserting,
 }
 
 /// What stands between words.
@@ -64,11 +99,27 @@ impl Scanner {
     /// Ends the text: the last word is whole.
     pub(super) fn finish(&mut self) {
         self.end_word();
+        self.end_statement();
+    }
+
+    /// What the text, now ended, does to the transaction it stands in; none if it is some other work.
+    pub(super) fn turn(&self) -> Option<Turn> {
+        match self.first {
+            Some(Turn::Begins) => Some(Turn::Begins),
+            first if self.statements == 1 => first,
+            _ if self.statements == 0 => Some(Turn::Empty),
+            _ => None,
+        }
+    }
+
+    /// Whether a transaction that the text begins is still open at its end.
+    pub(super) fn leaves_open(&self) -> bool {
+        self.begun
     }
 
     /// Whether a statement sets session state.
     pub(super) fn sets(&self) -> bool {
-        self.sets || self.place == Place::AfterSet
+        self.sets
     }
 
     /// Whether a statement may last.
@@ -77,9 +128,9 @@ impl Scanner {
     }
 
     fn byte(&mut self, byte: u8) {
-        // Comments are followed only before a statement's first words: later they can hide nothing but a `;`,
-        // which at worst makes us look once too often.
-        if self.place != Place::Later {
+        // Comments are followed only where a word matters: elsewhere they can hide nothing but a `;`, which at worst
+        // makes us look once too often.
+        if !matches!(self.place, Place::Later | Place::Inserting) {
             let (gap, swallowed) = self.gap.next(byte);
             self.gap = gap;
             if swallowed {
@@ -96,12 +147,28 @@ impl Scanner {
             }
             b';' => {
                 self.end_word();
-                // `SET` and nothing behind it is a syntax error, yet better ended than misread.
-                self.sets |= self.place == Place::AfterSet;
+                self.end_statement();
                 self.place = Place::First;
                 self.gap = Gap::Plain;
             }
-            _ => self.end_word(),
+            _ => {
+                self.end_word();
+                let blank = byte.is_ascii_whitespace() || byte == 0;
+                if let (Place::Ending(_), false) = (self.place, blank) {
+                    self.place = Place::Later;
+                }
+            }
+        }
+    }
+
+    fn end_statement(&mut self) {
+        // `SET` and nothing behind it is a syntax error, yet better ended than misread.
+        self.sets |= self.place == Place::AfterSet;
+        if let Place::Ending(turn) = self.place {
+            self.begun = false;
+            if self.statements == 1 {
+                self.first = Some(turn);
+            }
         }
     }
 
@@ -112,19 +179,48 @@ impl Scanner {
         }
         let word = self.word.get(..len).unwrap_or_default();
         self.place = match self.place {
-            Place::First if word == b"set" => Place::AfterSet,
             Place::First => {
-                self.sets |= SETTERS.contains(&word);
+                self.statements = (self.statements + 1).min(2);
+                self.sets |= SETTERS.contains(&word) && word != b"set";
                 self.lasts |= LASTING.contains(&word);
-                Place::Later
+                match word {
+                    b"set" => Place::AfterSet,
+                    b"create" => Place::AfterCreate,
+                    b"insert" | b"merge" | b"copy" => Place::Inserting,
+                    b"commit" | b"end" => Place::Ending(Turn::Commits),
+                    b"rollback" | b"abort" => Place::Ending(Turn::RollsBack),
+                    b"begin" | b"start" => {
+                        self.begun = true;
+                        if self.statements == 1 {
+                            self.first = Some(Turn::Begins);
+                        }
+                        Place::Later
+                    }
+                    _ => Place::Later,
+                }
             }
             Place::AfterSet => {
                 self.sets |= !PASSING.contains(&word);
                 Place::Later
             }
-            Place::Later => {
+            Place::AfterCreate if BEFORE_TEMP.contains(&word) => Place::AfterCreate,
+            Place::AfterCreate | Place::Creating => {
+                self.sets |= match self.place {
+                    Place::AfterCreate => TEMPS.contains(&word),
+                    _ => word == b"pg_temp",
+                };
+                Place::Creating
+            }
+            Place::Ending(turn) if matches!(word, b"work" | b"transaction") => Place::Ending(turn),
+            Place::AfterInto if matches!(word, b"local" | b"global") => Place::AfterInto,
+            Place::Inserting => {
                 self.sets |= word == b"set_config";
-                Place::Later
+                Place::Inserting
+            }
+            Place::AfterInto | Place::Ending(_) | Place::Later => {
+                self.sets |=
+                    word == b"set_config" || (self.place == Place::AfterInto && TEMPS.contains(&word));
+                if word == b"into" { Place::AfterInto } else { Place::Later }
             }
         };
     }
@@ -296,20 +392,34 @@ impl Peek {
         }
     }
 
-    /// Ends the message: the name of the statement that it would have prepared, and whether it would have set
-    /// session state.
-    pub(super) fn finish(self) -> (Option<Name>, bool) {
-        match self {
-            Self::Query(mut scanner) => {
-                scanner.finish();
-                (None, scanner.sets())
-            }
-            Self::Name(name) => (Some(name), false),
-            Self::Text(name, mut scanner) => {
-                scanner.finish();
-                (Some(name), scanner.sets())
-            }
-            Self::Nothing => (None, false),
+    /// Ends the message: what it would have done.
+    pub(super) fn finish(self) -> Lost {
+        let (name, scanner) = match self {
+            Self::Query(scanner) => (None, Some(scanner)),
+            Self::Name(name) => (Some(name), None),
+            Self::Text(name, scanner) => (Some(name), Some(scanner)),
+            Self::Nothing => (None, None),
+        };
+        let Some(mut scanner) = scanner else { return Lost { name, ..Lost::default() } };
+        scanner.finish();
+        Lost {
+            name,
+            sets: scanner.sets(),
+            begins: scanner.leaves_open(),
+            ends: matches!(scanner.turn(), Some(Turn::Commits | Turn::RollsBack)),
         }
     }
+}
+
+/// What a rejected message would have done.
+#[derive(Debug, Default)]
+pub(super) struct Lost {
+    /// The statement that it would have prepared.
+    pub(super) name: Option<Name>,
+    /// It would have set session state.
+    pub(super) sets: bool,
+    /// It would have left a transaction open.
+    pub(super) begins: bool,
+    /// It would have ended the transaction, and done nothing else.
+    pub(super) ends: bool,
 }

@@ -114,6 +114,10 @@ pub(super) enum Local {
     Refusal(Box<Rejection>),
     /// The error of an extended run that uses a statement whose Parse was rejected.
     Missing,
+    /// The error of a COMMIT whose BEGIN was rejected.
+    Undone,
+    /// The answer to a ROLLBACK whose BEGIN was rejected.
+    RolledBack,
     /// So many ReadyForQuery by themselves.
     Ready(u64),
     /// An error that ends the session.

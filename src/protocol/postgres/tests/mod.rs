@@ -2,6 +2,7 @@
 //! every place; the bytes that leave and the verdicts must be the same.
 
 mod classify;
+mod doom;
 mod encryption;
 mod hostile;
 mod reject;

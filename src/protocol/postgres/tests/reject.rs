@@ -248,6 +248,12 @@ fn a_lost_setting_ends_the_session() {
         "SELECT 1; SET x = 1",
         "SELECT set_config('a.b', 'c', false)",
         "SET",
+        "CREATE TEMP TABLE t (x int)",
+        "create local /* a */ temporary table t (x int)",
+        "CREATE OR REPLACE TEMP VIEW v AS SELECT 1",
+        "CREATE TABLE pg_temp.t (x int)",
+        "SELECT 1 INTO TEMP t",
+        "WITH a AS (SELECT 1) SELECT * INTO LOCAL TEMPORARY t FROM a",
     ];
     for statement in statements {
         for sent in [q(statement), [parse("", statement), bind(""), execute(), sync()].concat()] {
@@ -257,9 +263,17 @@ fn a_lost_setting_ends_the_session() {
             assert_eq!(end.sent(), "");
         }
     }
-    for statement in
-        ["SET LOCAL a = b", "SET TRANSACTION READ ONLY", "SELECT 'set'", "UPDATE t SET a = 1", ""]
-    {
+    for statement in [
+        "SET LOCAL a = b",
+        "SET TRANSACTION READ ONLY",
+        "SELECT 'set'",
+        "UPDATE t SET a = 1",
+        "",
+        "CREATE TABLE temp (x int)",
+        "INSERT INTO temp VALUES (1)",
+        "SELECT temp FROM t",
+        "CREATE UNLOGGED TABLE t (temp int)",
+    ] {
         let end = session(&[Trip, Client(q(statement))]);
         assert_eq!((end.told().as_str(), end.phase), ("EZ", Phase::Relay), "{statement}");
     }
