@@ -531,6 +531,11 @@ impl Permit {
         self.ticket.is_probe()
     }
 
+    /// Whether the call would have been rejected if the breaker were not merely observing.
+    pub fn is_spared(&self) -> bool {
+        self.ticket.is_spared()
+    }
+
     /// When the call was admitted.
     pub fn start(&self) -> Instant {
         self.start

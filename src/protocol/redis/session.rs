@@ -428,6 +428,10 @@ impl protocol::Session for Session {
 
     fn on_connect_failed(&mut self, now: Instant, fault: Option<Fault>) {
         if let Life::Dial(permit) = std::mem::replace(&mut self.life, Life::Finish) {
+            if permit.is_spared() {
+                // The command that waits for this connection is the one that would have been rejected over it.
+                self.lane.add(Counter::WouldReject, 1);
+            }
             match fault {
                 Some(fault) => permit.record(now, Verdict::Failure(fault.into())),
                 None => {

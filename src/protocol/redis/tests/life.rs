@@ -1,7 +1,7 @@
 //! Connecting, ends of input, deadlines, drain.
 
 use super::*;
-use crate::breaker::Fault;
+use crate::breaker::{Fault, Mode};
 
 #[test]
 fn a_health_check_without_a_byte_dials_nobody() {
@@ -62,6 +62,18 @@ fn a_refused_dial_is_one_failure_and_one_error() {
         assert_eq!(rig.down(), "-ERR fusewire: backend 'cache' cannot be reached: connection refused\r\n");
         assert_eq!(rig.phase(), Phase::Finish);
         assert_eq!((rig.count(Counter::Failure), rig.run()), (1, 1));
+    });
+}
+
+#[test]
+fn a_refused_dial_that_was_only_observed_shows_as_a_call_that_would_have_been_rejected() {
+    scenario(|rig| {
+        rig.hold_dial = true;
+        let now = rig.now;
+        rig.gate.set_mode(now, Mode::Observe);
+        rig.trip().client(req("GET a"));
+        rig.session().on_connect_failed(now, Some(Fault::Refused));
+        assert_eq!(rig.count(Counter::WouldReject), 1, "a dead server gets no command to count");
     });
 }
 
