@@ -12,6 +12,7 @@
 //! | [`tls`] | certificates, and a client that speaks TLS |
 //! | [`wire`], [`pgwire`] | clients that say exactly the bytes they are told |
 //! | [`http`] | just enough HTTP for the admin API |
+//! | [`prometheus`] | a real Prometheus that scrapes the proxy |
 //! | [`browser`] | a headless Chromium for the dashboard |
 //! | [`payload`] | long reproducible byte streams and their checksums |
 //!
@@ -25,6 +26,7 @@ pub mod payload;
 pub mod pgwire;
 pub mod postgres_server;
 pub mod process;
+pub mod prometheus;
 pub mod redis_server;
 pub mod tls;
 pub mod tools;
@@ -36,6 +38,7 @@ pub use fake::{Fake, Step};
 pub use fusewire::{Fusewire, Setup};
 pub use pgwire::Pg;
 pub use postgres_server::Postgres;
+pub use prometheus::Prometheus;
 pub use redis_server::Redis;
 pub use tls::Authority;
 pub use until::{eventually, within};
