@@ -14,6 +14,7 @@
 //! | [`clock`] | monotonic time → dates | std |
 //! | [`admin`] | the operators' HTTP API | backends, gate, breaker, metrics, config, clock |
 //! | [`classify`] | the verdict tables as text | protocol, config |
+//! | [`operate`] | what operators ask a running fusewire from the command line | config |
 //! | [`telemetry`] | logs | config |
 //! | [`mod@run`] | from a configuration to a running proxy, and to another one | proxy, admin, backends, gate, config, telemetry |
 
@@ -25,6 +26,7 @@ pub mod clock;
 pub mod config;
 pub mod gate;
 pub mod metrics;
+pub mod operate;
 pub mod protocol;
 pub mod proxy;
 pub mod run;

@@ -1,17 +1,18 @@
 //! The program: arguments → configuration → run → exit code.
 //!
-//! Exit codes: 0 for an orderly end or a valid configuration, 1 for a mistake in the configuration or a failure
-//! to start, 2 (by clap) for a command line that cannot be read. Absent on purpose: everything that a test would
-//! want to call; that is in the library.
+//! Exit codes: 0 for an orderly end or a valid configuration, 1 for a mistake in the configuration, a failure to
+//! start or a refusal of a running fusewire, 2 (by clap) for a command line that cannot be read, 3 for a fusewire
+//! that cannot be reached. Absent on purpose: everything that a test would want to call; that is in the library.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use fusewire::admin::Access;
-use fusewire::config::args::{Cli, Command, Inputs};
+use fusewire::config::args::{Ask, Cli, Command, Inputs};
 use fusewire::config::settings::VARIABLE_PREFIX;
 use fusewire::config::{self, Env, Loaded};
+use fusewire::operate::{self, Failure};
 use fusewire::proxy::tls::Store;
 use fusewire::run::Start;
 use fusewire::telemetry;
@@ -25,6 +26,52 @@ fn main() -> ExitCode {
             let _ = io::stdout().write_all(fusewire::classify::listing(dialect, code.as_deref()).as_bytes());
             ExitCode::SUCCESS
         }
+        Command::Ask(ask) => operate(&ask),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "fusewire", &mut script);
+            let _ = io::stdout().write_all(&script);
+            ExitCode::SUCCESS
+        }
+        Command::Man { command } => manual(command.as_deref()),
+    }
+}
+
+fn operate(ask: &Ask) -> ExitCode {
+    let stdout = io::stdout();
+    let terminal = stdout.is_terminal();
+    match operate::run(ask, &environment(), &mut stdout.lock(), terminal) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure @ Failure::Unreached { .. }) => {
+            complain(failure);
+            ExitCode::from(3)
+        }
+        Err(failure) => {
+            failure.to_string().lines().for_each(complain);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn manual(of: Option<&str>) -> ExitCode {
+    let mut cli = Cli::command();
+    // Fills in the names that the pages of the commands bear.
+    cli.build();
+    let page = match of {
+        None => Some(&cli),
+        Some(name) => cli.find_subcommand(name),
+    };
+    let Some(page) = page else {
+        complain(format_args!("no command '{}'", of.unwrap_or_default()));
+        return ExitCode::FAILURE;
+    };
+    let mut text = Vec::new();
+    match clap_mangen::Man::new(page.clone()).render(&mut text) {
+        Ok(()) => {
+            let _ = io::stdout().write_all(&text);
+            ExitCode::SUCCESS
+        }
+        Err(error) => fail(&error),
     }
 }
 

@@ -6,8 +6,11 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Arg, ArgMatches, Args, Command as ClapCommand, FromArgMatches, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 
 use super::settings::{Group, Key, Kind, SETTINGS};
 
@@ -24,7 +27,12 @@ Examples:
   fusewire --redis name=cache,upstream=10.0.0.5:6379 --postgres name=db,upstream=10.0.0.6:5432 --recovery-timeout 10s
   fusewire run --config fusewire.toml
   fusewire check --config fusewire.toml
-  fusewire classify postgres 53300";
+  fusewire classify postgres 53300
+  fusewire status
+  fusewire trip cache --for 30s";
+
+/// The shortest pause of `status --watch`.
+const WATCH_MIN: Duration = Duration::from_millis(100);
 
 /// A circuit-breaker proxy for Redis and Postgres.
 ///
@@ -68,6 +76,111 @@ pub enum Command {
         /// Only the rows that decide about this error: its first word, or its SQLSTATE
         code: Option<String>,
     },
+    /// What a running fusewire is asked for.
+    #[command(flatten)]
+    Ask(Ask),
+    /// Prints a completion script for a shell
+    ///
+    /// For bash: fusewire completions bash > /etc/bash_completion.d/fusewire
+    Completions {
+        /// Which shell
+        shell: Shell,
+    },
+    /// Prints a manual page, of fusewire or of one of its commands
+    ///
+    /// To read it: fusewire man | man -l -
+    Man {
+        /// Which command
+        command: Option<String>,
+    },
+}
+
+/// What a running fusewire is asked for, over its admin API.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Ask {
+    /// Shows the breakers of a running fusewire, or one with why it tripped and what it has been through
+    Status {
+        /// Only this backend, with the outcomes behind its last trip and its history
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
+        name: Option<String>,
+        /// Shows it again and again, every 2s or as often as is said, until Ctrl-C
+        #[arg(short, long, value_name = "EVERY", num_args = 0..=1, require_equals = true,
+            default_missing_value = "2s", value_parser = every)]
+        watch: Option<Duration>,
+        /// Where to ask.
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Closes a breaker and forgets its run of failures
+    Reset {
+        /// Which backend's
+        #[arg(value_parser = NonEmptyStringValueParser::new(), required_unless_present = "all")]
+        name: Option<String>,
+        /// Every backend's
+        #[arg(long, conflicts_with = "name")]
+        all: bool,
+        /// Where to ask.
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Opens a breaker
+    Trip {
+        /// Which backend's
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
+        name: String,
+        /// For how long, such as 30s; then probes decide. Without it: until it is reset
+        #[arg(long = "for", value_name = "DURATION")]
+        lasting: Option<String>,
+        /// Where to ask.
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Has a breaker carry its decisions out
+    Enforce(Named),
+    /// Has a breaker decide and count, and reject nothing
+    Observe(Named),
+    /// Has a breaker let everything pass and decide nothing
+    Disable(Named),
+    /// Has the configuration read again; a mistake in it changes nothing
+    Reload {
+        /// Where to ask.
+        #[command(flatten)]
+        target: Target,
+    },
+}
+
+/// One backend of a running fusewire.
+#[derive(Debug, Clone, Args)]
+pub struct Named {
+    /// Which backend's
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
+    pub name: String,
+    /// Where to ask.
+    #[command(flatten)]
+    pub target: Target,
+}
+
+/// Where a running fusewire is asked, and in which form it answers.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Target {
+    /// Where its admin API listens: host:port, [v6]:port or unix:/path [env: FUSEWIRE_ADMIN] [default:
+    /// 127.0.0.1:9900]
+    #[arg(long, value_name = "ADDRESS", help_heading = "Admin API")]
+    pub admin: Option<String>,
+    /// File with the admin API's token [env: FUSEWIRE_ADMIN_TOKEN_FILE]
+    #[arg(long, value_name = "FILE", help_heading = "Admin API")]
+    pub token_file: Option<PathBuf>,
+    /// Prints the answer as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn every(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(every) if every >= WATCH_MIN => Ok(every),
+        Ok(_) => Err("at least 100ms".to_owned()),
+        Err(_) => Err("not a duration; write 500ms, 2s or 1m".to_owned()),
+    }
 }
 
 /// A protocol's name on the command line.
