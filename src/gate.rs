@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 
 use crate::breaker::{
-    Breaker, CallKind, Cause, Generation, Mode, Outcome, Policy, Refusal, State, Ticket, Transition, Trip,
-    Verdict, Why,
+    Breaker, CallKind, Cause, Fault, Generation, Mode, Outcome, Policy, Refusal, State, Ticket, Transition,
+    Trip, Verdict, Why,
 };
 use crate::metrics::{Counter, Tally, Totals};
 
@@ -312,6 +312,10 @@ impl Gate {
         for transition in &transitions {
             if let Why::Tripped(trip) = &transition.why {
                 *inner.trips.entry(trip.condition.label()).or_default() += 1;
+                // The one failure that the breaker finds itself: nobody comes to record it.
+                if let Some(cause @ Cause::Fault(Fault::ProbeSilent)) = &trip.cause {
+                    *inner.failures.entry(cause.clone()).or_default() += 1;
+                }
             }
             if inner.history.len() == Self::HISTORY_MAX {
                 inner.history.pop_front();

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::breaker::{Fault, Rates, Share, Span};
+use crate::breaker::{Rates, Share, Span};
 
 fn gate(policy: Policy) -> (Arc<Gate>, Lane, Instant) {
     let now = Instant::now();
@@ -324,4 +324,17 @@ fn a_spared_connection_shows_as_the_calls_over_it() {
     trip(&lane, now);
     drop(lane.admit_uncounted(now, CallKind::Connect).expect("observing"));
     assert_eq!(gate.snapshot(now).totals.get(Counter::WouldReject), 0);
+}
+
+#[test]
+fn a_silent_probe_is_counted_among_the_failures_by_its_cause() {
+    let (gate, lane, now) = gate(Policy::default());
+    trip(&lane, now);
+    let later = now + Duration::from_secs(30);
+    let _probe = lane.admit(later, CallKind::Command).expect("a free slot");
+    let silent = Cause::Fault(Fault::ProbeSilent);
+    assert_eq!(gate.snapshot(later).failures.get(&silent), None);
+    let snapshot = gate.snapshot(later + Duration::from_secs(10));
+    assert_eq!(snapshot.state, State::Open);
+    assert_eq!(snapshot.failures.get(&silent), Some(&1));
 }
