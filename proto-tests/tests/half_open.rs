@@ -40,10 +40,10 @@ fn two_hundred_redis_clients_get_three_probes_through() {
     proxy.stop();
 }
 
-/// Eighty sessions with a query each and a hundred and twenty that want to log in: the server has a hundred places.
+/// Sixty sessions with a query each and a hundred and forty that want to log in: the server has eighty places.
 #[test]
 fn two_hundred_postgres_clients_get_three_probes_through() {
-    const SESSIONS: usize = 80;
+    const SESSIONS: usize = 60;
     let postgres = Postgres::start();
     postgres.sql("CREATE TABLE seen (n int)");
     let proxy = Setup::default().postgres("db", postgres.addr(), SETTINGS).start();
