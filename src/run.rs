@@ -1,6 +1,7 @@
 //! `fusewire run`: binds, starts the workers, the timers and the admin API, reloads, and ends on a signal.
 
 mod reload;
+mod service_manager;
 
 use std::io;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use crate::backends::{Backend, Backends};
 use crate::config::args::Inputs;
 use crate::config::{Config, Env, Loaded, Log};
 use crate::gate::Gate;
+use crate::proxy::listener::Listener;
 use crate::proxy::plane::{Plane, Refused};
 use crate::telemetry::Level;
 
@@ -59,8 +61,9 @@ pub struct Start {
 /// # Errors
 /// If an address is taken or the system refuses what it takes to start. Backends that are down are no error.
 pub fn run(start: Start) -> Result<(), RunError> {
+    let sockets = service_manager::sockets()?;
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-    let plane = runtime.block_on(control(start))?;
+    let plane = runtime.block_on(control(start, sockets))?;
     plane.join();
     Ok(())
 }
@@ -103,13 +106,14 @@ struct End {
 }
 
 /// From the start to the end of the drain.
-async fn control(start: Start) -> Result<Plane, RunError> {
+async fn control(start: Start, sockets: Vec<(String, Listener)>) -> Result<Plane, RunError> {
     // Installed first: a signal during the start must not kill the process half-way.
     let mut signals = Signals::new()?;
     let Start { loaded: Loaded { config, log, .. }, inputs, env, level } = start;
     let access = admin::Access::read(&config.admin_access)?;
     let backends = Arc::new(Backends::new(&config, Instant::now()));
     let mut plane = Plane::new(config.workers)?;
+    plane.hand_over(sockets, &config)?;
     let prepared = plane.prepare(&config)?;
     let admin = match &config.admin {
         Some(endpoint) => Some(admin::bind(endpoint).await.map_err(RunError::Admin)?),
@@ -129,8 +133,12 @@ async fn control(start: Start) -> Result<Plane, RunError> {
     let mut process = Process { config, log, source, level, backends, plane, state, timers: Vec::new() };
     process.keep_time();
     process.state.set_readiness(Readiness::Ready);
+    let watchdog = tokio::spawn(service_manager::watch(process.plane.pulse()));
+    service_manager::ready();
     let first = process.serve(&mut signals, orders).await;
+    service_manager::stopping();
     process.drain(first, &mut signals).await;
+    watchdog.abort();
     admin_over.cancel();
     Ok(process.plane)
 }

@@ -62,6 +62,8 @@ pub struct Setup {
     args: Vec<String>,
     listen: BTreeMap<String, SocketAddr>,
     text_log: bool,
+    env: Vec<(String, String)>,
+    launcher: Vec<String>,
 }
 
 impl Setup {
@@ -106,6 +108,18 @@ impl Setup {
         self
     }
 
+    /// Sets a variable of its environment.
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Has another program start it, which gets its command line as further arguments and becomes it by exec(3).
+    pub fn launched_by(mut self, launcher: &[&str]) -> Self {
+        self.launcher = launcher.iter().map(|word| (*word).to_owned()).collect();
+        self
+    }
+
     /// Starts it and waits until it is ready.
     pub fn start(self) -> Fusewire {
         Fusewire::start(self)
@@ -126,7 +140,13 @@ impl Fusewire {
         let admin = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
         let format = if setup.text_log { "text" } else { "json" };
         let mut command = command(&["run", "--admin", &admin.to_string(), "--log-format", format]);
-        command.args(&setup.args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.args(&setup.args);
+        if let Some((program, args)) = setup.launcher.split_first() {
+            let mut launcher = Command::new(program);
+            launcher.args(args).arg(command.get_program()).args(command.get_args());
+            command = launcher;
+        }
+        command.envs(setup.env).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut process = Process::start(&mut command);
         let lines = Arc::new(Mutex::new(Vec::new()));
         let child = process.child();

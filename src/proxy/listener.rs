@@ -117,6 +117,17 @@ impl Listener {
         }
     }
 
+    /// Prepares a listener that another process has bound.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn set_nonblocking(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(listener) => listener.set_nonblocking(true),
+            Self::Unix(listener) => listener.set_nonblocking(true),
+        }
+    }
+
     /// The address that it is bound to.
     pub fn endpoint(&self) -> io::Result<Endpoint> {
         match self {

@@ -16,7 +16,7 @@ use tokio::time::{sleep, timeout};
 use super::listener::{Closing, Listener, SocketFile};
 use super::service::{Route, Service};
 use super::tls::LoadError;
-use super::worker::Workers;
+use super::worker::{Pulse, Workers};
 use crate::backends::Backends;
 use crate::config::{self, Config, Endpoint};
 
@@ -36,6 +36,14 @@ pub enum Refused {
         /// The system's reason.
         error: io::Error,
     },
+    /// A socket was handed over for a backend that does not exist.
+    #[error("the service manager passes a socket named '{name}'; FileDescriptorName= is one of: {known}")]
+    Handed {
+        /// Its name.
+        name: String,
+        /// The backends.
+        known: String,
+    },
     /// A certificate, key or authority cannot be used.
     #[error("backend '{backend}': {error}")]
     Tls {
@@ -51,6 +59,8 @@ pub enum Refused {
 pub struct Plane {
     workers: Workers,
     ports: Vec<Port>,
+    /// Listeners that were bound by another process, by the name of the backend that they are for.
+    handed: Vec<(String, Listener)>,
 }
 
 /// An address and the backend that is served there.
@@ -92,14 +102,34 @@ impl Plane {
     /// # Errors
     /// If the system refuses a thread.
     pub fn new(workers: usize) -> io::Result<Self> {
-        Ok(Self { workers: Workers::start(workers)?, ports: Vec::new() })
+        Ok(Self { workers: Workers::start(workers)?, ports: Vec::new(), handed: Vec::new() })
+    }
+
+    /// Takes listeners that another process has bound, each with the name of the backend that is to be served there,
+    /// whatever address that has in the configuration. To be called before the first [`Plane::prepare`].
+    ///
+    /// # Errors
+    /// A name that no backend has.
+    pub fn hand_over(&mut self, handed: Vec<(String, Listener)>, config: &Config) -> Result<(), Refused> {
+        let known = |name: &str| config.backends.iter().any(|backend| &*backend.name == name);
+        if let Some((name, _)) = handed.iter().find(|(name, _)| !known(name)) {
+            let names: Vec<&str> = config.backends.iter().map(|backend| &*backend.name).collect();
+            return Err(Refused::Handed { name: name.clone(), known: names.join(", ") });
+        }
+        self.handed = handed;
+        Ok(())
+    }
+
+    /// The workers' pulse.
+    pub fn pulse(&self) -> Pulse {
+        self.workers.pulse()
     }
 
     /// Takes hold of what a configuration needs beyond the present one.
     ///
     /// # Errors
     /// The first address or file that cannot be had. Nothing has changed then.
-    pub fn prepare(&self, config: &Config) -> Result<Prepared, Refused> {
+    pub fn prepare(&mut self, config: &Config) -> Result<Prepared, Refused> {
         let mut prepared = Prepared { routes: Vec::new(), fresh: Vec::new() };
         for backend in &config.backends {
             let name = &backend.name;
@@ -109,6 +139,12 @@ impl Plane {
                 continue;
             }
             let (endpoint, owner) = (backend.listen.clone(), name.clone());
+            let mine = self.handed.extract_if(.., |(handed, _)| **handed == **name);
+            let listeners: Vec<Listener> = mine.map(|(_, listener)| listener).collect();
+            if !listeners.is_empty() {
+                prepared.fresh.push(Bound { endpoint, owner, listeners, _file: None });
+                continue;
+            }
             match Listener::bind(&endpoint) {
                 Ok((listeners, file)) => {
                     prepared.fresh.push(Bound { endpoint, owner, listeners, _file: file });

@@ -40,6 +40,11 @@ impl Shutdown {
         self.0.stop.cancel();
     }
 
+    /// Whether the drain has begun.
+    pub(super) fn is_draining(&self) -> bool {
+        self.0.draining.load(Ordering::Acquire)
+    }
+
     /// Completes when the drain begins.
     pub async fn drained(&self) {
         self.0.drain.cancelled().await;

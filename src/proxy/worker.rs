@@ -33,6 +33,30 @@ pub struct Workers {
     shutdown: Shutdown,
 }
 
+/// The workers' pulse.
+#[derive(Debug, Clone)]
+pub struct Pulse {
+    crew: Arc<Crew>,
+    shutdown: Shutdown,
+}
+
+impl Pulse {
+    /// Completes when every worker has answered, which one that is stuck never does. Says whether all are alive; those
+    /// that have ended because they were to do not count.
+    pub async fn beat(&self) -> bool {
+        let workers = self.crew.inboxes.len();
+        let (alive, mut answers) = mpsc::channel(workers);
+        let asked = self.crew.inboxes.iter().filter(|inbox| inbox.send(Order::Beat(alive.clone())).is_ok());
+        let asked = asked.count();
+        drop(alive);
+        let mut answered = 0;
+        while answers.recv().await.is_some() {
+            answered += 1;
+        }
+        (asked == workers && answered == workers) || self.shutdown.is_draining()
+    }
+}
+
 /// What a worker thread knows of the others.
 #[derive(Debug)]
 pub(super) struct Crew {
@@ -48,6 +72,8 @@ enum Order {
     Serve(StdSocket, Arc<Service>),
     /// Accept as long as the port is open.
     Accept(Listener, Arc<Service>, Closing, TaskTrackerToken),
+    /// Say that it is alive.
+    Beat(mpsc::Sender<()>),
 }
 
 /// One worker's own view.
@@ -113,6 +139,11 @@ impl Workers {
         Ok(())
     }
 
+    /// Their pulse.
+    pub fn pulse(&self) -> Pulse {
+        Pulse { crew: self.crew.clone(), shutdown: self.shutdown.clone() }
+    }
+
     /// The switch that ends them.
     pub fn shutdown(&self) -> &Shutdown {
         &self.shutdown
@@ -146,6 +177,8 @@ impl Bench {
             while let Some(order) = inbox.recv().await {
                 match order {
                     Order::Serve(socket, service) => self.seat(socket, service),
+                    // There is room for each worker's word.
+                    Order::Beat(alive) => drop(alive.try_send(())),
                     Order::Accept(listener, service, end, accepting) => {
                         let accept = accept(listener, service, end, self.clone());
                         tokio::spawn(async move {

@@ -6,7 +6,7 @@
 
 use std::time::Instant;
 
-use super::Process;
+use super::{Process, service_manager};
 use crate::admin::{Access, Reloaded};
 use crate::config::args::Inputs;
 use crate::config::{self, Config, Env, Loaded, Log};
@@ -24,7 +24,10 @@ impl Process {
     /// All that is wrong, a line each; nothing has changed then.
     pub(super) async fn reload(&mut self, peer: &str) -> Result<Reloaded, Vec<String>> {
         tracing::info!(action = "reload", %peer, "Reading the configuration again, asked for by {peer}");
+        service_manager::reloading();
         let result = self.try_reload().await;
+        // Also after a refusal: it serves as before.
+        service_manager::ready();
         self.state.note_reload(result.is_ok());
         match &result {
             Ok(done) => {
