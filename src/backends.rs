@@ -3,14 +3,16 @@
 //! A backend is the same one as long as its name and its protocol are: a reload gives it other settings, and its
 //! breaker and its figures go on.
 
+use std::collections::BTreeSet;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
+use crate::breaker::Policy;
 use crate::config::{self, Config};
 use crate::gate::Gate;
 
@@ -18,6 +20,8 @@ use crate::gate::Gate;
 #[derive(Debug)]
 pub struct Backend {
     config: ArcSwap<config::Backend>,
+    /// Settings that are not as the configuration has them.
+    patched: Mutex<BTreeSet<&'static str>>,
     /// Its breaker and figures.
     pub gate: Arc<Gate>,
 }
@@ -25,7 +29,7 @@ pub struct Backend {
 impl Backend {
     /// A backend with a gate that exists.
     pub fn new(config: config::Backend, gate: Arc<Gate>) -> Self {
-        Self { config: ArcSwap::from_pointee(config), gate }
+        Self { config: ArcSwap::from_pointee(config), patched: Mutex::default(), gate }
     }
 
     /// Its name, which never changes.
@@ -53,7 +57,20 @@ impl Backend {
         if self.config.load().breaker != config.breaker {
             self.gate.set_policy(now, config.breaker.clone());
         }
+        self.patched.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.config.store(config);
+    }
+
+    /// Goes over to another policy, which differs from the present one in `keys`, until it adopts a configuration.
+    pub fn patch(&self, policy: Policy, keys: &[&'static str], now: Instant) {
+        self.gate.set_policy(now, policy.clone());
+        self.config.store(Arc::new(config::Backend { breaker: policy, ..(*self.config()).clone() }));
+        self.patched.lock().unwrap_or_else(PoisonError::into_inner).extend(keys);
+    }
+
+    /// The TOML keys of what [`Backend::patch`] has changed, by the alphabet.
+    pub fn patched(&self) -> Vec<&'static str> {
+        self.patched.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
     }
 }
 

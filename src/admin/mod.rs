@@ -1,8 +1,9 @@
 //! The operators' HTTP API: what the breakers do and why, the levers, and Prometheus' metrics (DESIGN.md §1.6).
 //!
 //! `server` takes connections, `guard` says who may ask, `routes` maps paths to answers, `view` is the JSON,
-//! `events` is the live feed, `control` what the process is asked to do, `dashboard` the page that draws it. The API sees backends through snapshots only; a request never waits for a client or a backend, so it
-//! answers when everything else hangs.
+//! `settings` what is configured, `events` is the live feed, `control` what the process is asked to do, `dashboard` the page that
+//! draws it. The API sees backends through snapshots only; a request never waits for a client or a backend, so it answers
+//! when everything else hangs.
 //!
 //! Absent on purpose: TLS (use a unix socket, or a proxy that has it) and anything that was ever on the wire:
 //! no key, no SQL, no credential can appear in an answer.
@@ -14,6 +15,7 @@ mod events;
 mod guard;
 mod routes;
 mod server;
+mod settings;
 #[cfg(test)]
 mod tests;
 mod view;

@@ -1,4 +1,4 @@
-//! Paths to answers. Reads are GET, changes are POST, every refusal is JSON.
+//! Paths to answers. Reads are GET, changes are POST (or PATCH, of settings), every refusal is JSON.
 //!
 //! Absent on purpose: sockets. The router is a function from request to response, given the `Peer` as an
 //! extension; a request without one is refused.
@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use super::error::Error;
 use super::guard::{Guard, Peer};
 use super::view::{Breaker, Health, Metrics, Status, Summary};
-use super::{Readiness, State, dashboard, events};
+use super::{Readiness, State, dashboard, events, settings};
 use crate::backends::Backend;
 use crate::breaker::{self, Mode};
 use crate::clock::Moment;
@@ -36,8 +36,8 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest manual trip with an end. What shall last longer had better last until a reset.
 const HOLD_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
 
-type Answer<T> = Result<T, Error>;
-type Name = Result<Path<String>, PathRejection>;
+pub(super) type Answer<T> = Result<T, Error>;
+pub(super) type Name = Result<Path<String>, PathRejection>;
 type All = Shared<Arc<State>>;
 
 pub(super) fn router(state: Arc<State>, guard: Guard) -> Router {
@@ -61,6 +61,8 @@ pub(super) fn router(state: Arc<State>, guard: Guard) -> Router {
         .route("/api/v1/circuit-breaker/enforce/{name}", post(enforce))
         .route("/api/v1/circuit-breaker/observe/{name}", post(observe))
         .route("/api/v1/circuit-breaker/disable/{name}", post(disable))
+        .route("/api/v1/circuit-breaker/config", get(settings::all))
+        .route("/api/v1/circuit-breaker/config/{name}", get(settings::one).patch(settings::patch))
         .route("/api/v1/config/reload", post(reload))
         .fallback(not_found)
         .method_not_allowed_fallback(wrong_method)
@@ -104,6 +106,8 @@ async fn index() -> Json<Value> {
             "/api/v1/circuit-breaker/status",
             "/api/v1/circuit-breaker/status/{name}",
             "/api/v1/circuit-breaker/metrics",
+            "/api/v1/circuit-breaker/config",
+            "/api/v1/circuit-breaker/config/{name}",
             "/api/v1/history",
         ],
         "stream": ["/api/v1/events"],
@@ -116,6 +120,7 @@ async fn index() -> Json<Value> {
             "/api/v1/circuit-breaker/disable/{name}",
             "/api/v1/config/reload",
         ],
+        "patch": ["/api/v1/circuit-breaker/config/{name}"],
     }))
 }
 
@@ -311,7 +316,7 @@ async fn wrong_method(method: Method, uri: Uri) -> Error {
     Error::new(StatusCode::METHOD_NOT_ALLOWED, format!("{method} is not for {}; see Allow", uri.path()))
 }
 
-fn find(state: &State, name: Name) -> Answer<Arc<Backend>> {
+pub(super) fn find(state: &State, name: Name) -> Answer<Arc<Backend>> {
     let Path(name) = name?;
     state.backends.get(&name).ok_or_else(|| {
         let all = state.backends.all();

@@ -7,6 +7,7 @@ mod events;
 mod port;
 mod reload;
 mod scrape;
+mod settings;
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};

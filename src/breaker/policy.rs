@@ -187,6 +187,11 @@ impl Factor {
         if n >= Self::ONE.0 { Some(Self(n)) } else { None }
     }
 
+    /// In hundredths.
+    pub fn hundredths(self) -> u32 {
+        self.0
+    }
+
     /// The product, or the longest duration that there is.
     pub(super) fn of(self, duration: Duration) -> Duration {
         duration.checked_mul(self.0).map_or(Duration::MAX, |product| product / Self::ONE.0)

@@ -27,6 +27,8 @@ pub enum Origin {
         /// The line; none if it is about the file as a whole.
         line: Option<usize>,
     },
+    /// A request to the admin API.
+    Request,
     /// Nowhere: the default, or the configuration as a whole.
     Nowhere,
 }
@@ -38,6 +40,7 @@ impl fmt::Display for Origin {
             Self::Flag(name) | Self::Variable(name) => f.write_str(name),
             Self::File { path, line: Some(line) } => write!(f, "{}:{line}", path.display()),
             Self::File { path, line: None } => write!(f, "{}", path.display()),
+            Self::Request => f.write_str("request"),
             Self::Nowhere => f.write_str("configuration"),
         }
     }

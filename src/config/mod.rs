@@ -22,9 +22,11 @@
 //! ```
 
 pub mod args;
+pub mod effective;
 mod endpoint;
 mod error;
 pub mod file;
+mod patch;
 pub mod raw;
 pub mod resolve;
 pub mod settings;
@@ -43,6 +45,7 @@ use std::time::Duration;
 use crate::breaker::Policy;
 
 pub use error::{Error, Origin, Reason};
+pub use patch::{Patched, patch};
 pub use raw::Env;
 pub use tls::Tls;
 

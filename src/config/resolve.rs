@@ -5,7 +5,6 @@
 //! what only shows in combination (two backends on one address) is refused. Nothing after this place refuses a
 //! setting. Absent on purpose: the file system and the process environment.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,11 +12,11 @@ use std::time::Duration;
 use super::error::{Error, Origin, Reason};
 use super::file::File;
 use super::raw::{Declared, Entry, Layer, Speaks};
-use super::settings::{Key, SETTINGS};
-use super::value::{Value, preset, read};
+use super::settings::{Key, SETTINGS, Setting};
+use super::value::{Value, Values, preset, read};
 use super::{
     AdminAccess, Backend, Config, Endpoint, Loaded, Log, LogFormat, Overrides, Postgres, Protocol, Redis,
-    SqlState, Timeouts, Tls, tls, units,
+    SqlState, Timeouts, Tls, effective, tls, units,
 };
 use crate::breaker::{Factor, Mode, Policy, Rates, Share, Span};
 
@@ -49,7 +48,34 @@ pub fn resolve(sources: &Sources, problems: Vec<Error>) -> Result<Loaded, Vec<Er
     }
 }
 
-type Values = BTreeMap<Key, Value>;
+/// The policy of a backend whose settings are `present`, with some of them changed. Also what is suspicious about it.
+///
+/// # Errors
+/// All that is wrong, `problems` first; at least one.
+pub(super) fn change_policy(
+    backend: &Backend,
+    present: &Values,
+    changes: &Layer,
+    problems: Vec<Error>,
+) -> Result<(Policy, Vec<String>), Vec<Error>> {
+    let mut resolver = Resolver { problems, warnings: Vec::new() };
+    let speaks = Some(effective::speaks(backend));
+    let changes = resolver.read(changes, speaks);
+    let stack = Stack { layers: vec![&changes], present: Some(present), speaks };
+    match resolver.policy(&backend.name, &Origin::Request, &stack) {
+        Some(policy) if resolver.problems.is_empty() => {
+            let longest = policy.recovery_timeout_max;
+            if !stack.is_written(Key::RecoveryTimeoutMax) && longest != backend.breaker.recovery_timeout_max {
+                let (name, longest) = (&backend.name, Setting::words(longest));
+                resolver
+                    .warnings
+                    .push(format!("backend '{name}': recovery_timeout_max follows, to {longest}"));
+            }
+            Ok((policy, resolver.warnings))
+        }
+        _ => Err(resolver.problems),
+    }
+}
 
 /// A backend that one or more sources declare, with its own settings by nearness.
 struct Merged {
@@ -79,14 +105,14 @@ impl Resolver {
         let mut backends = Vec::new();
         for one in &merged {
             let own = one.specs.iter().chain([&flags, &env, &one.file, &defaults]).collect();
-            let stack = Stack { layers: own, speaks: Some(one.speaks) };
+            let stack = Stack { layers: own, present: None, speaks: Some(one.speaks) };
             if !one.upstream_written {
                 self.refuse(&one.origin, Some("upstream"), Reason::Missing);
             } else if let Some(backend) = self.backend(one, &stack) {
                 backends.push(backend);
             }
         }
-        let stack = Stack { layers: vec![&flags, &env, &process], speaks: None };
+        let stack = Stack { layers: vec![&flags, &env, &process], present: None, speaks: None };
         let admin = stack.address(Key::Admin)?;
         let token_file = stack.path(Key::AdminTokenFile)?;
         if let Some(admin) = &admin
@@ -209,7 +235,7 @@ impl Resolver {
             protocol,
             listen: stack.address(Key::Listen)??,
             upstream: stack.address(Key::Upstream)??,
-            breaker: self.policy(one, stack)?,
+            breaker: self.policy(&one.name, &one.origin, stack)?,
             timeouts: Timeouts {
                 connect: stack.span(Key::ConnectTimeout)??,
                 response: stack.span(Key::ResponseTimeout)?,
@@ -248,7 +274,7 @@ impl Resolver {
     }
 
     /// The breaker's policy, and what in it is not as its author may think.
-    fn policy(&mut self, one: &Merged, stack: &Stack<'_>) -> Option<Policy> {
+    fn policy(&mut self, name: &str, origin: &Origin, stack: &Stack<'_>) -> Option<Policy> {
         let recovery_timeout = stack.span(Key::RecoveryTimeout)??;
         let mut recovery_timeout_max = stack.span(Key::RecoveryTimeoutMax)??;
         if recovery_timeout_max < recovery_timeout {
@@ -256,7 +282,7 @@ impl Resolver {
                 let words = |span| humantime::format_duration(span).to_string();
                 let (value, least) = (words(recovery_timeout_max), words(recovery_timeout));
                 let reason = Reason::BelowRecoveryTimeout { value, least };
-                self.refuse(&one.origin, Some(Key::RecoveryTimeoutMax.name()), reason);
+                self.refuse(origin, Some(Key::RecoveryTimeoutMax.name()), reason);
             }
             recovery_timeout_max = recovery_timeout;
         }
@@ -279,7 +305,6 @@ impl Resolver {
             probe_timeout: stack.span(Key::ProbeTimeout)??,
             slow_start: stack.span(Key::SlowStart)?,
         };
-        let name = &one.name;
         let idle = |key: Key, rate: &str| {
             stack
                 .is_written(key)
@@ -355,16 +380,18 @@ impl Merged {
 
 const LISTS: [Key; 3] = [Key::FailureErrors, Key::SuccessErrors, Key::IgnoredErrors];
 
-/// Layers of values, nearest first, over the presets.
+/// Layers of values, nearest first, over what holds already or else the presets.
 struct Stack<'a> {
     layers: Vec<&'a Values>,
+    present: Option<&'a Values>,
     speaks: Option<Speaks>,
 }
 
 impl Stack<'_> {
     /// The nearest value. None: it is required and was not given.
     fn get(&self, key: Key) -> Option<Value> {
-        self.layers.iter().find_map(|layer| layer.get(&key)).cloned().or_else(|| preset(key, self.speaks))
+        let layers = self.layers.iter().chain(self.present.iter());
+        layers.into_iter().find_map(|layer| layer.get(&key)).cloned().or_else(|| preset(key, self.speaks))
     }
 
     fn count(&self, key: Key) -> Option<u32> {

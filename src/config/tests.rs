@@ -1,3 +1,5 @@
+mod patch;
+
 use std::path::Path;
 use std::time::Duration;
 

@@ -95,6 +95,18 @@ impl Mode {
     pub(super) const WORDS: &'static str =
         "disable, prefer, require, verify-ca, verify-full, passthrough, true (verify-full), false (disable)";
 
+    /// The word that is read as it.
+    pub(super) const fn word(self) -> &'static str {
+        match self {
+            Self::Disable => "disable",
+            Self::Prefer => "prefer",
+            Self::Require => "require",
+            Self::VerifyCa => "verify-ca",
+            Self::VerifyFull => "verify-full",
+            Self::Passthrough => "passthrough",
+        }
+    }
+
     pub(super) fn parse(text: &str) -> Option<Self> {
         Some(match text {
             "disable" | "off" | "false" => Self::Disable,

@@ -2,6 +2,7 @@
 //!
 //! Absent on purpose: where the value stood and which of several holds; that is [`super::resolve`]'s.
 
+use std::collections::BTreeMap;
 use std::num::NonZero;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -40,6 +41,9 @@ pub(super) enum Value {
     Codes(Vec<Arc<str>>),
     Format(LogFormat),
 }
+
+/// Values that were read from one place.
+pub(super) type Values = BTreeMap<Key, Value>;
 
 /// What holds when nothing is said. None: something must be said.
 pub(super) fn preset(key: Key, speaks: Option<Speaks>) -> Option<Value> {

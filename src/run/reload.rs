@@ -61,7 +61,11 @@ impl Process {
         if self.log.level != log.level {
             self.level.set(&log.level).map_err(|error| line(&error))?;
         }
-        let done = Reloaded { warnings, ..difference((&self.config, &self.log), (&config, &log)) };
+        // What was changed by hand is changed back.
+        let all = self.backends.all();
+        let backends = all.iter().map(|backend| (*backend.config()).clone()).collect();
+        let present = Config { backends, ..self.config.clone() };
+        let done = Reloaded { warnings, ..difference((&present, &self.log), (&config, &log)) };
         self.backends.apply(&config, Instant::now());
         self.plane.commit(prepared, &self.backends, config.drain_timeout).await;
         self.keep_time();

@@ -29,6 +29,10 @@ async fn every_change_is_logged_and_no_read_is() {
     post(&state, &format!("{API}/reset/cache"), "").await;
     post(&state, &format!("{API}/reset-all"), "").await;
     post(&state, &format!("{API}/observe/db"), "").await;
+    for body in [r#"{"probes": 0}"#, r#"{"probes": 2, "recovery_timeout": "10s"}"#] {
+        let patch = request("PATCH", &format!("{API}/config/db"), &[], body);
+        ask(&routes(&state), patch, tcp_peer()).await;
+    }
 
     let bytes = log.0.lock().unwrap().clone();
     let lines: Vec<Value> = String::from_utf8(bytes)
@@ -43,9 +47,17 @@ async fn every_change_is_logged_and_no_read_is() {
         .collect();
     assert_eq!(
         seen,
-        [("trip", "cache"), ("reset", "cache"), ("reset", "cache"), ("reset", "db"), ("mode", "db")]
+        [
+            ("trip", "cache"),
+            ("reset", "cache"),
+            ("reset", "cache"),
+            ("reset", "db"),
+            ("mode", "db"),
+            ("patch", "db")
+        ]
     );
     assert!(lines.iter().all(|fields| fields["peer"] == "127.0.0.1:40000"));
     assert_eq!(lines[0]["hold"], "30s");
     assert_eq!(lines[4]["mode"], "observe");
+    assert_eq!(lines[5]["changed"], "recovery_timeout = \"10s\", probes = 2");
 }
