@@ -276,9 +276,10 @@ impl Gate {
     pub fn snapshot(&self, now: Instant) -> Snapshot {
         let mut totals = Totals::default();
         self.tallies.iter().for_each(|tally| totals.absorb(tally));
+        // First, so that what time alone brought about is booked when the figures are read.
+        self.tick(now);
         self.with(|inner| {
-            let breaker = &mut inner.breaker;
-            breaker.tick(now);
+            let breaker = &inner.breaker;
             Snapshot {
                 name: self.name.clone(),
                 state: breaker.state(),

@@ -8,7 +8,7 @@
 //! | [`breaker`] | pure state machine over verdicts | std |
 //! | [`metrics`] | tallies and their way to Prometheus | breaker |
 //! | [`gate`] | one backend's breaker, shared | breaker, metrics |
-//! | [`backends`] | the backends by name | config, gate |
+//! | [`backends`] | the backends by name | config, gate, breaker |
 //! | [`protocol`] | pure sessions: bytes in, decisions out | gate, breaker, metrics, config |
 //! | [`proxy`] | the data plane's sockets: listen, accept, dial, move bytes | protocol, backends, gate, metrics, breaker, config |
 //! | [`clock`] | monotonic time → dates | std |

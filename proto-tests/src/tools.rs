@@ -3,13 +3,15 @@
 //! A missing program is a panic with the way to get it: a skipped test would look like a passed one.
 
 use std::collections::BTreeSet;
-use std::net::{Ipv6Addr, TcpListener};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
-use std::{env, fs};
+use std::{env, fs, io};
+
+use socket2::{Domain, Socket, Type};
 
 /// The path of a program, from the newest `/usr/lib/postgresql/*/bin` or from `PATH`.
 ///
@@ -52,9 +54,15 @@ pub fn free_port() -> u16 {
     port
 }
 
+/// Binds and does not listen: a client of another test, whose server is down on this port, must be refused meanwhile.
 fn is_free(port: u16) -> bool {
-    let v6 = !has_ipv6() || TcpListener::bind((Ipv6Addr::LOCALHOST, port)).is_ok();
-    v6 && TcpListener::bind(("127.0.0.1", port)).is_ok()
+    let bindable = |address: SocketAddr| -> io::Result<()> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+        socket.set_reuse_address(true)?;
+        socket.bind(&address.into())
+    };
+    let v6 = !has_ipv6() || bindable((Ipv6Addr::LOCALHOST, port).into()).is_ok();
+    v6 && bindable((Ipv4Addr::LOCALHOST, port).into()).is_ok()
 }
 
 /// Whether this machine has an IPv6 loopback (containers often have none).

@@ -157,7 +157,19 @@ def statements_while_open(driver):
     trip()
     check_refused(driver, error_of(lambda: wait(transaction(client))), driver.refused, "57000")
     reset()
-    check(not client.is_in_transaction() and pid_of(driver, client) == me, "another connection")
+    check(not client.is_in_transaction(), "in a transaction that never began")
+    wait(client.execute("ROLLBACK"))
+    check(pid_of(driver, client) == me, "another connection")
+    driver.close(client)
+    # A single statement after a rejected BEGIN could be the rest of its transaction: it must not run by itself.
+    client = driver.open(PROXY)
+    trip()
+    check_refused(driver, error_of(lambda: wait(transaction(client))), driver.refused, "57000")
+    reset()
+    error = error_of(lambda: wait(client.execute("INSERT INTO d3 VALUES (3, 'three')")))
+    check("the BEGIN before this statement was rejected" in str(error), f"{error}")
+    client = driver.open(PROXY)
+    check(driver.query(client, "SELECT count(*) FROM d3 WHERE x = 3") == [(0,)], "outside its transaction")
     driver.close(client)
 
 
