@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 
 use crate::breaker::{
-    Breaker, CallKind, Cause, Fault, Generation, Mode, Outcome, Policy, Refusal, State, Ticket, Transition,
-    Trip, Verdict, Why,
+    Breaker, CallKind, Cause, Checks, Fault, Finding, Generation, Mode, Outcome, Pace, Policy, Refusal,
+    State, Ticket, Transition, Trip, Verdict, When, Why,
 };
 use crate::metrics::{Counter, Tally, Totals};
 
@@ -40,6 +40,31 @@ struct Inner {
     trips: BTreeMap<&'static str, u64>,
     /// The last [`Gate::HISTORY_MAX`], oldest first.
     history: VecDeque<Transition>,
+    /// By [`Finding::label`].
+    checks: BTreeMap<&'static str, u64>,
+    last_check: Option<Checked>,
+}
+
+/// A check that has been made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checked {
+    /// When it ended.
+    pub at: Instant,
+    /// How long it took.
+    pub duration: Duration,
+    /// What it found.
+    pub finding: Finding,
+}
+
+/// A check that is to be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CheckDue {
+    /// The generation that its finding will be about.
+    pub generation: Generation,
+    /// From one to the next, on average.
+    pub interval: Duration,
+    /// How long the backend may take to answer.
+    pub patience: Duration,
 }
 
 /// The gate as one worker sees it: the same breaker, a tally of its own.
@@ -141,6 +166,12 @@ pub struct Snapshot {
     pub last_trip: Option<Arc<Trip>>,
     /// Failures by cause.
     pub failures: BTreeMap<Cause, u64>,
+    /// When fusewire tests the backend by itself.
+    pub check: When,
+    /// Such tests by [`Finding::label`].
+    pub checks: BTreeMap<&'static str, u64>,
+    /// The last of them.
+    pub last_check: Option<Checked>,
     /// The counts.
     pub totals: Totals,
 }
@@ -188,6 +219,8 @@ impl Gate {
                 failures: BTreeMap::new(),
                 trips: BTreeMap::new(),
                 history: VecDeque::new(),
+                checks: BTreeMap::new(),
+                last_check: None,
             }),
             tallies: (0..=workers).map(|_| Tally::default()).collect(),
             alarm: Notify::new(),
@@ -235,6 +268,31 @@ impl Gate {
     /// Opens the breaker by hand, for `hold` or until it is reset.
     pub fn trip(&self, now: Instant, hold: Option<Duration>) {
         self.with(|inner| inner.breaker.trip(now, hold));
+    }
+
+    /// The check that is to be made next in the present state; none: no check.
+    pub fn check_due(&self) -> Option<CheckDue> {
+        let breaker = &self.lock().breaker;
+        let policy = breaker.policy();
+        let Checks { interval, .. } = policy.checks;
+        let (generation, patience) = (breaker.generation(), policy.probe_timeout);
+        breaker.wants_checks().then_some(CheckDue { generation, interval, patience })
+    }
+
+    /// Takes what a check has found. The next one will have ended within the longest pause and `lasting`.
+    pub fn checked(&self, due: CheckDue, checked: Checked, lasting: Duration) {
+        let Checked { at, duration, finding } = checked.clone();
+        let verdict = match &finding {
+            Finding::Ready => Verdict::Success,
+            Finding::Failed(cause) => Verdict::Failure(cause.clone()),
+            Finding::Alive | Finding::Nothing => Verdict::Ignored,
+        };
+        let outcome = Outcome { at, kind: CallKind::Check, verdict, duration };
+        self.with(|inner| {
+            *inner.checks.entry(finding.label()).or_default() += 1;
+            inner.last_check = Some(checked);
+            inner.breaker.check(due.generation, finding, Pace::longest(due.interval) + lasting, outcome);
+        });
     }
 
     /// Whether every call is rejected: it is open, and enforces that.
@@ -294,6 +352,9 @@ impl Gate {
                 trips_by_condition: inner.trips.clone(),
                 last_trip: breaker.last_trip().cloned(),
                 failures: inner.failures.clone(),
+                check: breaker.policy().checks.when,
+                checks: inner.checks.clone(),
+                last_check: inner.last_check.clone(),
                 totals,
             }
         })

@@ -163,6 +163,8 @@ fn reading<'a>(backend: &Backend, snapshot: &'a Snapshot, moment: &Moment) -> Re
         open_until: snapshot.deadline.map(|at| moment.unix_seconds(at)),
         trips: &snapshot.trips_by_condition,
         failures: &snapshot.failures,
+        checks: &snapshot.checks,
+        last_check: snapshot.last_check.as_ref().map_or(0.0, |check| check.duration.as_secs_f64()),
         totals: &snapshot.totals,
     }
 }

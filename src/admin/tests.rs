@@ -66,6 +66,7 @@ fn state_with(access: Access) -> Arc<State> {
     let postgres = config::Postgres {
         reject_connect_code: SqlState::CANNOT_CONNECT_NOW,
         reject_query_code: SqlState::OPERATOR_INTERVENTION,
+        check_user: "fusewire_check".into(),
         verdicts: Overrides::default(),
     };
     let config = Config {
@@ -210,8 +211,10 @@ async fn status_has_exactly_the_promised_keys() {
             "retry_after_ms",
             "metrics",
             "last_trip",
+            "check",
         ],
     );
+    assert_eq!(cache["check"], json!({"when": "off", "last": null}));
     assert_eq!((&cache["mode"], &cache["slow_start"]), (&json!("enforce"), &json!(false)));
     assert_eq!(cache["name"], "cache");
     assert_eq!(cache["protocol"], "redis");
@@ -338,6 +341,7 @@ async fn the_detailed_view_breaks_the_figures_down() {
             "rejections",
             "trips",
             "probes",
+            "checks",
             "latency_ms",
             "connections",
             "bytes",

@@ -11,8 +11,8 @@ use serde::Serialize;
 use crate::backends::Backend;
 use crate::breaker::{Outcome, State, Transition, Trip, Verdict};
 use crate::clock::Moment;
-use crate::gate::Snapshot;
-use crate::metrics::publish::{failures_by_label, trips_by_label};
+use crate::gate::{Checked, Snapshot};
+use crate::metrics::publish::{checks_by_label, failures_by_label, trips_by_label};
 use crate::metrics::{Counter, Totals};
 
 /// `GET /api/v1/circuit-breaker/status`.
@@ -58,6 +58,7 @@ pub(super) struct Breaker {
     retry_after_ms: Option<u64>,
     metrics: Calls,
     last_trip: Option<LastTrip>,
+    check: Check,
 }
 
 #[derive(Debug, Serialize)]
@@ -74,6 +75,25 @@ struct Calls {
     probes: u64,
     stale_verdicts: u64,
     trips: u64,
+}
+
+/// fusewire's own tests of the backend.
+#[derive(Debug, Serialize)]
+struct Check {
+    /// `off`, `while_open` or `always`.
+    when: &'static str,
+    /// Null before the first.
+    last: Option<LastCheck>,
+}
+
+#[derive(Debug, Serialize)]
+struct LastCheck {
+    at: String,
+    /// The metric label.
+    result: &'static str,
+    /// The metric label of why it failed.
+    cause: Option<String>,
+    duration_ms: f64,
 }
 
 #[derive(Debug, Serialize)]
@@ -118,6 +138,7 @@ struct Detail {
     rejections: Rejections,
     trips: Trips,
     probes: Probes,
+    checks: BTreeMap<&'static str, u64>,
     latency_ms: Latency,
     connections: Connections,
     bytes: Bytes,
@@ -132,7 +153,7 @@ struct Change {
     generation: u64,
     from: &'static str,
     to: &'static str,
-    /// The label: a trip's condition, `delay_passed`, `probe_succeeded`, `reset` or `disabled`.
+    /// The label: a trip's condition, `delay_passed`, `check_succeeded`, `probe_succeeded`, `reset` or `disabled`.
     why: &'static str,
     /// In words.
     reason: String,
@@ -282,6 +303,21 @@ impl Breaker {
                 trips: snapshot.trips,
             },
             last_trip: snapshot.last_trip.as_ref().map(|trip| LastTrip::new(trip, moment)),
+            check: Check {
+                when: snapshot.check.label(),
+                last: snapshot.last_check.as_ref().map(|check| LastCheck::new(check, moment)),
+            },
+        }
+    }
+}
+
+impl LastCheck {
+    fn new(check: &Checked, moment: &Moment) -> Self {
+        Self {
+            at: moment.rfc3339(check.at),
+            result: check.finding.label(),
+            cause: check.finding.cause().map(|cause| cause.label().to_owned()),
+            duration_ms: to_micros(check.duration.as_secs_f64() * 1e3),
         }
     }
 }
@@ -365,6 +401,7 @@ impl Detail {
                 by_condition: trips_by_label(&snapshot.trips_by_condition),
             },
             probes: Probes { total: get(Counter::Probes), in_flight: snapshot.probes_in_flight },
+            checks: checks_by_label(&snapshot.checks),
             latency_ms: Latency {
                 p50: quantile_ms(totals, 0.50),
                 p90: quantile_ms(totals, 0.90),

@@ -12,6 +12,15 @@ use super::ramp::Ramp;
 use super::verdict::{CallKind, Cause, Verdict};
 use super::window::{Sample, Sums, Window};
 
+/// Failed checks since the last one, or the last call, that succeeded. A run of its own: a backend that answers checks
+/// while calls fail must trip, and so must one that nobody calls.
+#[derive(Debug, Default)]
+struct FailedChecks {
+    n: u32,
+    /// The last of them.
+    recent: VecDeque<Outcome>,
+}
+
 /// The memory of a closed breaker.
 #[derive(Debug)]
 pub(super) struct Closed {
@@ -23,6 +32,7 @@ pub(super) struct Closed {
     window: Option<Window>,
     /// The last outcomes: of the run, or with a window of all calls.
     recent: VecDeque<Outcome>,
+    checks: FailedChecks,
     /// The slow start that is under way.
     pub(super) ramp: Option<Ramp>,
 }
@@ -30,7 +40,8 @@ pub(super) struct Closed {
 impl Closed {
     pub(super) fn new(policy: &Policy, now: Instant) -> Self {
         let window = Window::of(&policy.rates, now);
-        Self { failures: 0, cause: None, window, recent: VecDeque::new(), ramp: None }
+        let (recent, checks) = (VecDeque::new(), FailedChecks::default());
+        Self { failures: 0, cause: None, window, recent, checks, ramp: None }
     }
 
     /// Goes on under another policy. What a window of another shape held cannot be carried over; all else is.
@@ -44,9 +55,26 @@ impl Closed {
         }
     }
 
-    /// Whether a success would change anything: it ends a run, and it goes into a window.
+    /// Whether a success would change anything: it ends a run, of calls or of checks, and it goes into a window.
     pub(super) fn wants_success(&self) -> bool {
-        self.failures > 0 || self.window.is_some()
+        self.failures > 0 || self.checks.n > 0 || self.window.is_some()
+    }
+
+    /// Takes one check that has failed; the trip if there are as many in a row as failures may be.
+    pub(super) fn check_failed(&mut self, policy: &Policy, cause: &Cause, outcome: Outcome) -> Option<Trip> {
+        let FailedChecks { n, recent } = &mut self.checks;
+        *n = n.saturating_add(1);
+        let at = outcome.at;
+        remember(recent, outcome);
+        policy.failure_threshold.filter(|&threshold| *n >= threshold)?;
+        let condition = Condition::FailedChecks(*n);
+        let evidence = std::mem::take(recent).into_iter().collect();
+        Some(Trip { at, condition, cause: Some(cause.clone()), evidence })
+    }
+
+    /// A check has succeeded. It ends the run of checks only.
+    pub(super) fn check_succeeded(&mut self) {
+        self.checks = FailedChecks::default();
     }
 
     /// Takes one outcome that is not ignored; the trip if it is the last straw.
@@ -55,6 +83,7 @@ impl Closed {
             Verdict::Ignored => return None,
             Verdict::Success => {
                 self.failures = 0;
+                self.checks = FailedChecks::default();
                 if self.window.is_none() {
                     self.recent.clear();
                     return None;
@@ -65,10 +94,7 @@ impl Closed {
                 self.cause = Some(cause.clone());
             }
         }
-        if self.recent.len() == Trip::EVIDENCE_MAX {
-            self.recent.pop_front();
-        }
-        self.recent.push_back(outcome.clone());
+        remember(&mut self.recent, outcome.clone());
 
         let rates = &policy.rates;
         let sample = Sample { failed: outcome.verdict != Verdict::Success, slow: is_slow(rates, outcome) };
@@ -96,6 +122,13 @@ impl Closed {
         };
         Trip { at, condition, cause, evidence: recent.into_iter().skip(skipped).collect() }
     }
+}
+
+fn remember(recent: &mut VecDeque<Outcome>, outcome: Outcome) {
+    if recent.len() == Trip::EVIDENCE_MAX {
+        recent.pop_front();
+    }
+    recent.push_back(outcome);
 }
 
 /// Whether a call took longer than a call should. A startup never does: most of its time may be its user's, who

@@ -43,14 +43,23 @@ pub enum Condition {
     ProbeFailed,
     /// A probe succeeded, but took longer than a call should.
     ProbeSlow,
+    /// This many of fusewire's own checks failed in a row.
+    FailedChecks(u32),
     /// An operator opened it.
     Manual,
 }
 
 impl Condition {
     /// Every metric label.
-    pub const LABELS: [&'static str; 6] =
-        ["consecutive_failures", "failure_rate", "slow_call_rate", "probe_failed", "probe_slow", "manual"];
+    pub const LABELS: [&'static str; 7] = [
+        "consecutive_failures",
+        "failure_rate",
+        "slow_call_rate",
+        "probe_failed",
+        "probe_slow",
+        "check_failed",
+        "manual",
+    ];
 
     /// The metric label.
     pub fn label(&self) -> &'static str {
@@ -60,6 +69,7 @@ impl Condition {
             Self::SlowCallRate { .. } => "slow_call_rate",
             Self::ProbeFailed => "probe_failed",
             Self::ProbeSlow => "probe_slow",
+            Self::FailedChecks(_) => "check_failed",
             Self::Manual => "manual",
         }
     }
@@ -78,6 +88,8 @@ impl fmt::Display for Condition {
             }
             Self::ProbeFailed => f.write_str("a failed probe"),
             Self::ProbeSlow => f.write_str("a slow probe"),
+            Self::FailedChecks(1) => f.write_str("a failed check"),
+            Self::FailedChecks(n) => write!(f, "{n} failed checks in a row"),
             Self::Manual => f.write_str("a manual trip"),
         }
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::backoff::Backoff;
+use super::check::{Finding, Remedy, Trust, When};
 use super::closed::{Closed, is_slow};
 use super::evidence::{Condition, Outcome, Trip};
 use super::policy::{Mode, Policy};
@@ -21,6 +22,7 @@ pub struct Breaker {
     mode: Mode,
     phase: Phase,
     backoff: Backoff,
+    trust: Trust,
     generation: Generation,
     since: Instant,
     trips: u64,
@@ -34,9 +36,11 @@ pub struct Breaker {
 enum Phase {
     /// Left for `Open` by a trip condition or by hand. Never left while disabled.
     Closed(Closed),
-    /// Left for `HalfOpen` when `until` has passed, for `Closed` by hand. Without `until` only by hand.
+    /// Left for `HalfOpen` when `until` has passed or by a check that succeeds, for `Closed` by hand or by such a check.
+    /// Without `until` only by hand.
     Open { until: Option<Instant> },
-    /// Left for `Closed` after enough successes or by hand, for `Open` by a failed or silent probe or by hand.
+    /// Left for `Closed` after enough successes or by hand, for `Open` by a failed or silent probe, by a failed check or by
+    /// hand.
     HalfOpen { successes: u32, slots: Vec<Slot> },
 }
 
@@ -113,6 +117,7 @@ impl Breaker {
             phase: Phase::Closed(Closed::new(&policy, now)),
             policy,
             backoff: Backoff::new(seed),
+            trust: Trust::default(),
             generation: 0,
             since: now,
             trips: 0,
@@ -214,11 +219,8 @@ impl Breaker {
                     Verdict::Success => {
                         *successes += 1;
                         let successes = *successes;
-                        if successes >= self.policy.success_threshold {
-                            let mut closed = Closed::new(&self.policy, now);
-                            closed.ramp = self.policy.slow_start.map(|length| Ramp::new(now, length));
-                            self.enter(now, Phase::Closed(closed), Why::ProbesSucceeded(successes));
-                        }
+                        self.trust = Trust::default();
+                        self.recover(now, successes, Why::ProbesSucceeded(successes));
                     }
                     Verdict::Failure(cause) => {
                         let cause = Some(cause.clone());
@@ -228,6 +230,78 @@ impl Breaker {
                 n
             }
         }
+    }
+
+    /// Takes what a check has found that was begun in `generation`; the next one will have been made within `next`. What an
+    /// older generation's check has found changes nothing, and neither does any while it is disabled or forced open.
+    pub fn check(&mut self, generation: Generation, finding: Finding, next: Duration, outcome: Outcome) {
+        let now = outcome.at;
+        self.tick(now);
+        if generation != self.generation || self.mode == Mode::Disabled || self.is_forced_open() {
+            return;
+        }
+        match (&mut self.phase, finding) {
+            (_, Finding::Nothing) => {}
+            (Phase::Closed(closed), Finding::Failed(cause)) => {
+                if let Some(trip) = closed.check_failed(&self.policy, &cause, outcome) {
+                    self.trust = Trust::default();
+                    self.open(trip);
+                }
+            }
+            (Phase::Closed(closed), Finding::Ready) => closed.check_succeeded(),
+            (Phase::Closed(_), Finding::Alive) => {}
+            (Phase::Open { until }, Finding::Failed(_)) => {
+                // A user's call would only find out the same. It ends by itself if no more checks are made.
+                *until = until.map(|until| until.max(now + next));
+                self.trust = Trust::default();
+            }
+            (Phase::Open { .. }, Finding::Ready) if self.trust.believes() => {
+                let close = self.policy.checks.may == Remedy::Close;
+                self.half_open(now, u32::from(close), Why::CheckSucceeded);
+                self.trust.vouch();
+                if close {
+                    self.recover(now, 1, Why::CheckSucceeded);
+                }
+            }
+            (Phase::Open { .. }, Finding::Alive) if self.trust.believes() => {
+                // That it answers is news only if it did not: LOADING may well hide behind the wish for a password.
+                let cause = self.last_trip.as_ref().and_then(|trip| trip.cause.as_ref());
+                if matches!(cause, Some(Cause::Fault(_))) {
+                    self.half_open(now, 0, Why::CheckSucceeded);
+                    self.trust.vouch();
+                }
+            }
+            (Phase::Open { .. }, Finding::Ready | Finding::Alive) => {}
+            (Phase::HalfOpen { .. }, Finding::Failed(cause)) => {
+                self.trust = Trust::default();
+                self.probe_failed(Condition::FailedChecks(1), Some(cause), outcome);
+            }
+            (Phase::HalfOpen { successes, .. }, Finding::Ready)
+                if self.policy.checks.may == Remedy::Close && self.trust.believes() =>
+            {
+                *successes += 1;
+                let successes = *successes;
+                self.trust.vouch();
+                self.recover(now, successes, Why::CheckSucceeded);
+            }
+            (Phase::HalfOpen { .. }, Finding::Ready | Finding::Alive) => {}
+        }
+    }
+
+    /// Whether checks are to be made in the present state.
+    pub fn wants_checks(&self) -> bool {
+        let when = match self.policy.checks.when {
+            When::Off => false,
+            When::WhileOpen => self.state() != State::Closed,
+            When::Always => true,
+        };
+        when && self.mode != Mode::Disabled && !self.is_forced_open()
+    }
+
+    /// Whether an operator has opened it, whose word goes before that of a check.
+    fn is_forced_open(&self) -> bool {
+        let manual = self.last_trip.as_ref().is_some_and(|trip| trip.condition == Condition::Manual);
+        manual && self.state() == State::Open
     }
 
     /// Says whose move it is in a probe: the backend's (`owed`), or its client's. A probe that expires is a
@@ -255,8 +329,7 @@ impl Breaker {
             }
             Phase::Open { until } => {
                 if until.is_some_and(|until| until <= now) {
-                    let phase = Phase::HalfOpen { successes: 0, slots: Vec::new() };
-                    self.enter(now, phase, Why::DelayPassed);
+                    self.half_open(now, 0, Why::DelayPassed);
                 }
             }
             Phase::HalfOpen { slots, .. } => {
@@ -325,6 +398,11 @@ impl Breaker {
         if before != mode && (before == Mode::Disabled || mode == Mode::Disabled) {
             self.close(now, Why::Disabled);
         }
+    }
+
+    /// What it goes by.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
     }
 
     /// Whether decisions are carried out.
@@ -407,9 +485,23 @@ impl Breaker {
         std::mem::take(&mut self.transitions)
     }
 
+    fn half_open(&mut self, now: Instant, successes: u32, why: Why) {
+        self.enter(now, Phase::HalfOpen { successes, slots: Vec::new() }, why);
+    }
+
+    /// Closes if these are successes enough.
+    fn recover(&mut self, now: Instant, successes: u32, why: Why) {
+        if successes >= self.policy.success_threshold {
+            let mut closed = Closed::new(&self.policy, now);
+            closed.ramp = self.policy.slow_start.map(|length| Ramp::new(now, length));
+            self.enter(now, Phase::Closed(closed), why);
+        }
+    }
+
     /// Forgets what a closed breaker knows, and closes it if it is not closed.
     fn close(&mut self, now: Instant, why: Why) {
         self.backoff.reset();
+        self.trust = Trust::default();
         let fresh = Closed::new(&self.policy, now);
         match &mut self.phase {
             Phase::Closed(closed) => *closed = fresh,
@@ -423,6 +515,9 @@ impl Breaker {
 
     fn open(&mut self, trip: Trip) {
         self.forgive(trip.at);
+        let lasted = trip.at.saturating_duration_since(self.since);
+        let lasting = self.state() == State::Closed && lasted >= self.policy.recovery_timeout;
+        self.trust.tripped(lasting);
         let delay = self.backoff.next(&self.policy);
         self.open_until(Some(trip.at + delay), trip);
     }

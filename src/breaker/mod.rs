@@ -11,21 +11,25 @@
 //! | `window` | the calls that a rate is taken of |
 //! | `ramp` | slow start: the share of calls that passes after a recovery |
 //! | `backoff` | how long an open breaker waits |
+//! | `check` | what fusewire's own tests of the backend may do, and when they are made |
 //! | `policy` | the numbers of all that |
 //! | `verdict`, `evidence`, `transition` | what a call says, what a trip was decided on, what changed |
 
 mod backoff;
+mod check;
 mod closed;
 mod evidence;
 mod machine;
 mod policy;
 mod ramp;
+mod random;
 #[cfg(test)]
 mod tests;
 mod transition;
 mod verdict;
 mod window;
 
+pub use check::{Checks, Finding, Pace, Remedy, When};
 pub use evidence::{Condition, Outcome, Trip};
 pub use machine::{Breaker, Refusal, Ticket};
 pub use policy::{Factor, Mode, Policy, Rates, Share, Span};

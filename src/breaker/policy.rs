@@ -6,6 +6,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::check::Checks;
+
 /// When a breaker trips, how long it stays open, and what closes it.
 ///
 /// Valid by construction in [`crate::config`]: every count is at least 1, every duration above zero, and
@@ -34,6 +36,8 @@ pub struct Policy {
     pub probe_timeout: Duration,
     /// For how long after its recovery a breaker lets only a growing share of calls through; none: off.
     pub slow_start: Option<Duration>,
+    /// fusewire's own tests of the backend.
+    pub checks: Checks,
 }
 
 impl Default for Policy {
@@ -50,6 +54,7 @@ impl Default for Policy {
             probes: 1,
             probe_timeout: Duration::from_secs(10),
             slow_start: None,
+            checks: Checks::default(),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The machine, step by step; under random interleavings in `model`.
 
+mod checks;
 mod model;
 mod modes;
 mod rates;

@@ -68,6 +68,8 @@ pub enum Why {
     Tripped(Arc<Trip>),
     /// To half-open: the recovery delay has passed.
     DelayPassed,
+    /// To half-open or closed: one of fusewire's own checks succeeded.
+    CheckSucceeded,
     /// To closed: this many probes succeeded.
     ProbesSucceeded(u32),
     /// To closed: an operator reset it.
@@ -82,6 +84,7 @@ impl Why {
         match self {
             Self::Tripped(trip) => trip.condition.label(),
             Self::DelayPassed => "delay_passed",
+            Self::CheckSucceeded => "check_succeeded",
             Self::ProbesSucceeded(_) => "probe_succeeded",
             Self::Reset => "reset",
             Self::Disabled => "disabled",
@@ -100,6 +103,7 @@ impl fmt::Display for Why {
         match self {
             Self::Tripped(trip) => trip.condition.fmt(f),
             Self::DelayPassed => f.write_str("its recovery timeout"),
+            Self::CheckSucceeded => f.write_str("a successful check"),
             Self::ProbesSucceeded(1) => f.write_str("1 successful probe"),
             Self::ProbesSucceeded(n) => write!(f, "{n} successful probes"),
             Self::Reset => f.write_str("a manual reset"),

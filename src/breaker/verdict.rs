@@ -167,6 +167,8 @@ pub enum CallKind {
     Startup,
     /// A Postgres query cycle.
     Query,
+    /// One of fusewire's own tests of the backend.
+    Check,
 }
 
 impl CallKind {
@@ -177,6 +179,7 @@ impl CallKind {
             Self::Command => "command",
             Self::Startup => "startup",
             Self::Query => "query",
+            Self::Check => "check",
         }
     }
 }

@@ -113,6 +113,8 @@ pub enum Reason {
     NotAName { value: String },
     #[error("{value} is not a host name or address, without port")]
     NotAHost { value: String },
+    #[error("{value} is not a user: it takes 1 to 63 printable ASCII characters")]
+    NotAUser { value: String },
     #[error("{address} can be reached from other machines; give admin_token_file, or admin_insecure = true")]
     Exposed { address: String },
     #[error("{value} is not one of {expected}")]

@@ -220,6 +220,8 @@ pub struct Postgres {
     pub reject_connect_code: SqlState,
     /// SQLSTATE of a refused query.
     pub reject_query_code: SqlState,
+    /// The user that a check names in its startup packet.
+    pub check_user: Arc<str>,
     /// Overrides of the verdict table.
     pub verdicts: Overrides,
 }

@@ -18,7 +18,7 @@ use super::{
     AdminAccess, Backend, Config, Endpoint, Loaded, Log, LogFormat, Overrides, Postgres, Protocol, Redis,
     SqlState, Timeouts, Tls, effective, tls, units,
 };
-use crate::breaker::{Factor, Mode, Policy, Rates, Share, Span};
+use crate::breaker::{Checks, Factor, Mode, Policy, Rates, Remedy, Share, Span, When};
 
 /// All that was written, by nearness.
 #[derive(Debug, Default)]
@@ -225,6 +225,7 @@ impl Resolver {
             Speaks::Postgres => Protocol::Postgres(Postgres {
                 reject_connect_code: stack.state(Key::RejectConnectCode)?,
                 reject_query_code: stack.state(Key::RejectQueryCode)?,
+                check_user: stack.text(Key::CheckUser)?,
                 verdicts,
             }),
         };
@@ -304,6 +305,11 @@ impl Resolver {
             probes: stack.count(Key::Probes)?,
             probe_timeout: stack.span(Key::ProbeTimeout)??,
             slow_start: stack.span(Key::SlowStart)?,
+            checks: Checks {
+                when: stack.word(Key::Check, &When::ALL, When::label)?,
+                interval: stack.span(Key::CheckInterval)??,
+                may: stack.word(Key::CheckMay, &Remedy::ALL, Remedy::label)?,
+            },
         };
         let idle = |key: Key, rate: &str| {
             stack
@@ -319,6 +325,15 @@ impl Resolver {
         }
         if policy.rates.slow_call_rate.is_none() {
             self.warnings.extend(idle(Key::SlowCallDuration, "slow_call_rate"));
+        }
+        if policy.checks.when == When::Off {
+            let keys = [Key::CheckInterval, Key::CheckMay, Key::CheckUser];
+            self.warnings.extend(keys.into_iter().filter_map(|key| idle(key, "check")));
+        }
+        if policy.checks.when == When::Always && policy.failure_threshold.is_none() {
+            let why = "without failure_threshold no check trips";
+            self.warnings
+                .push(format!("backend '{name}': check = always has the effect of while_open: {why}"));
         }
         Some(policy)
     }
@@ -421,6 +436,12 @@ impl Stack<'_> {
 
     fn mode(&self, key: Key) -> Option<Mode> {
         if let Value::Mode(mode) = self.get(key)? { Some(mode) } else { None }
+    }
+
+    /// The thing of `all` that the nearest word names.
+    fn word<T: Copy>(&self, key: Key, all: &[T], label: impl Fn(T) -> &'static str) -> Option<T> {
+        let Value::Word(word) = self.get(key)? else { return None };
+        all.iter().copied().find(|&thing| label(thing) == word)
     }
 
     fn span(&self, key: Key) -> Option<Option<Duration>> {

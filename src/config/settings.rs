@@ -31,6 +31,10 @@ pub enum Key {
     Probes,
     ProbeTimeout,
     SlowStart,
+    Check,
+    CheckInterval,
+    CheckMay,
+    CheckUser,
     ConnectTimeout,
     ResponseTimeout,
     HandshakeTimeout,
@@ -117,6 +121,10 @@ pub enum Kind {
     },
     /// `enforce`, `observe` or `disabled`.
     Mode,
+    /// One of these words, between `|`.
+    Choice(&'static str),
+    /// 1 to 63 printable characters of ASCII.
+    User,
     /// A duration, bounds included.
     Span {
         /// The shortest.
@@ -175,6 +183,8 @@ pub enum Group {
     Backends,
     /// When a breaker trips and closes.
     Breaker,
+    /// How fusewire tests a backend by itself.
+    Checks,
     /// How long things may take.
     Timeouts,
     /// Which legs are encrypted, and how.
@@ -195,6 +205,7 @@ impl Group {
         match self {
             Self::Backends => "Backends",
             Self::Breaker => "Breaker (per backend; given as a flag: the default of all)",
+            Self::Checks => "Checks (per backend; given as a flag: the default of all)",
             Self::Timeouts => "Timeouts (per backend; given as a flag: the default of all)",
             Self::Tls => "TLS (per backend; given as a flag: the default of all)",
             Self::Rejections => "Rejections (per backend; given as a flag: the default of all)",
@@ -298,6 +309,15 @@ settings! {
     SlowStart "slow_start" Backend Breaker Kind::Span { min: MS, max: HOUR, off: true }, Preset::Same("off"),
         "For how long after a recovery only a growing share of calls is let through, from 1% to all of them";
 
+    Check "check" Backend Checks Kind::Choice("off|while_open|always"), Preset::Same("off"),
+        "When fusewire tests the server by itself (Redis: PING; Postgres: a startup up to the first answer): while_open is while the breaker is not closed; always trips it too, after failure_threshold failed checks in a row";
+    CheckInterval "check_interval" Backend Checks span(Duration::from_millis(10), HOUR), Preset::Same("5s"),
+        "From one check to the next on average, each a quarter sooner or later at random; connect_timeout and probe_timeout bound a check";
+    CheckMay "check_may" Backend Checks Kind::Choice("half_open|close"), Preset::Same("half_open"),
+        "What a successful check may do to an open breaker: half_open lets a call through as a probe at once, close counts as a successful probe itself";
+    CheckUser "check_user" Postgres Checks Kind::User, Preset::Same("fusewire_check"),
+        "User that a check names; it needs no password, and need not exist unless the server trusts it";
+
     ConnectTimeout "connect_timeout" Backend Timeouts span(MS, HOUR), Preset::Same("3s"),
         "For one connection to the server: looking up its name and trying all its addresses";
     ResponseTimeout "response_timeout" Backend Timeouts Kind::Span { min: MS, max: WEEK, off: true },
@@ -392,7 +412,7 @@ impl Setting {
 
     /// Whether it may stand in a `[backend.breaker]` table.
     pub fn is_breaker(&self) -> bool {
-        self.group == Group::Breaker
+        matches!(self.group, Group::Breaker | Group::Checks) && self.scope == Scope::Backend
     }
 
     /// Whether a TOML boolean is a value of it.
@@ -432,6 +452,8 @@ impl Setting {
             Kind::Factor { .. } => "FACTOR",
             Kind::Window { .. } => "CALLS|DURATION",
             Kind::Mode => "enforce|observe|disabled",
+            Kind::Choice(words) => words,
+            Kind::User => "USER",
             Kind::Span { off: false, .. } => "DURATION",
             Kind::Span { off: true, .. } => "DURATION|off",
             Kind::Path => "FILE",
@@ -462,6 +484,8 @@ impl Setting {
                 format!("1call to {calls}calls, or {} to {}", Self::words(min), Self::words(max))
             }
             Kind::Mode => "enforce, observe or disabled".to_owned(),
+            Kind::Choice(words) => words.replace('|', ", "),
+            Kind::User => "1 to 63 printable ASCII characters".to_owned(),
             Kind::Span { min, max, off } => {
                 let off = if off { ", or off" } else { "" };
                 format!("{} to {}{off}", Self::words(min), Self::words(max))
@@ -501,7 +525,7 @@ impl Setting {
         }
         // Writing to a string cannot fail.
         let _ = write!(text, " [default: {}]", self.default_words());
-        if !matches!(self.kind, Kind::Format | Kind::Mode) {
+        if !matches!(self.kind, Kind::Format | Kind::Mode | Kind::Choice(_)) {
             let _ = write!(text, " [range: {}]", self.range());
         }
         let _ = write!(text, " [env: {}]", self.variable());

@@ -99,6 +99,7 @@ fn the_defaults_are_those_of_the_contract() {
     let expected = Protocol::Postgres(Postgres {
         reject_connect_code: SqlState::CANNOT_CONNECT_NOW,
         reject_query_code: SqlState::OPERATOR_INTERVENTION,
+        check_user: "fusewire_check".into(),
         verdicts,
     });
     assert_eq!(postgres.protocol, expected);

@@ -26,6 +26,8 @@ pub(super) enum Value {
     Factor(Factor),
     Window(Span),
     Mode(Mode),
+    /// One of the setting's words.
+    Word(&'static str),
     /// None: off.
     Span(Option<Duration>),
     /// None: off.
@@ -112,6 +114,14 @@ pub(super) fn read(setting: &Setting, written: &Written, speaks: Option<Speaks>)
             Some(mode) => Ok(Value::Mode(mode)),
             None => Err(Reason::NotOneOf { value: quoted(), expected: "enforce, observe, disabled" }),
         },
+        Kind::Choice(words) => match words.split('|').find(|&word| word == text) {
+            Some(word) => Ok(Value::Word(word)),
+            None => Err(Reason::NotOneOf { value: quoted(), expected: words }),
+        },
+        Kind::User if (1..=63).contains(&text.len()) && text.bytes().all(|b| (b' '..=b'~').contains(&b)) => {
+            Ok(Value::Text(text.into()))
+        }
+        Kind::User => Err(Reason::NotAUser { value: quoted() }),
         Kind::Span { off: true, .. } if text == "off" => Ok(Value::Span(None)),
         Kind::Span { min, max, .. } => match units::duration(text, min, max) {
             Ok(span) => Ok(Value::Span(Some(span))),

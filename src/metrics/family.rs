@@ -99,6 +99,17 @@ pub(super) const PROBES: Family = counter(
     BACKEND,
     "Calls that were let through as probes while half-open.",
 );
+pub(super) const CHECKS: Family = counter(
+    "circuit_breaker_checks_total",
+    &["backend", "protocol", "result"],
+    "Tests of the backend that fusewire has made by itself; result is ready, alive (it answered, which does not say whether \
+     it serves calls), failed or nothing (fusewire's own machine was at fault). They are no calls.",
+);
+pub(super) const CHECK_DURATION: Family = gauge(
+    "circuit_breaker_last_check_duration_seconds",
+    BACKEND,
+    "How long the last check took; 0 before the first.",
+);
 pub(super) const STALE: Family = counter(
     "circuit_breaker_stale_verdicts_total",
     BACKEND,
@@ -197,6 +208,8 @@ pub const FAMILIES: &[Family] = &[
     CALL_DURATION,
     IN_FLIGHT,
     PROBES,
+    CHECKS,
+    CHECK_DURATION,
     STALE,
     RUN,
     OPEN_UNTIL,

@@ -19,7 +19,7 @@ use metrics_exporter_prometheus::{LabelSet, PrometheusBuilder, PrometheusRecorde
 use super::family::{self, FAMILIES, Family, Kind};
 use super::process::Process;
 use super::{Counter, Histogram, Totals};
-use crate::breaker::{Cause, Condition, Fault, Mode, State};
+use crate::breaker::{Cause, Condition, Fault, Finding, Mode, State};
 
 /// The Content-Type of what [`render`] writes.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -44,6 +44,10 @@ pub struct Reading<'a> {
     pub trips: &'a BTreeMap<&'static str, u64>,
     /// Failures by cause.
     pub failures: &'a BTreeMap<Cause, u64>,
+    /// Checks by what they found.
+    pub checks: &'a BTreeMap<&'static str, u64>,
+    /// How long the last check took, in seconds; 0 before the first.
+    pub last_check: f64,
     /// The counts.
     pub totals: &'a Totals,
 }
@@ -96,6 +100,13 @@ pub fn trips_by_label(trips: &BTreeMap<&'static str, u64>) -> BTreeMap<&'static 
     sums
 }
 
+/// Checks by what they found, with a zero for what none has.
+pub fn checks_by_label(checks: &BTreeMap<&'static str, u64>) -> BTreeMap<&'static str, u64> {
+    let mut sums: BTreeMap<&str, u64> = Finding::LABELS.iter().map(|&label| (label, 0)).collect();
+    sums.extend(checks);
+    sums
+}
+
 impl Reading<'_> {
     fn write_breaker(&self, sheet: &mut Sheet) {
         let (on, totals) = ([self.backend, self.protocol], self.totals);
@@ -132,6 +143,10 @@ impl Reading<'_> {
         sheet.counter(&family::REJECTIONS, &with("session"), totals.get(Counter::RejectedSession));
         sheet.counter(&family::WOULD_REJECT, &on, totals.get(Counter::WouldReject));
         sheet.counter(&family::PROBES, &on, totals.get(Counter::Probes));
+        for (result, n) in checks_by_label(self.checks) {
+            sheet.counter(&family::CHECKS, &with(result), n);
+        }
+        sheet.gauge(&family::CHECK_DURATION, &on, self.last_check);
         sheet.counter(&family::STALE, &on, totals.get(Counter::Stale));
     }
 

@@ -59,13 +59,14 @@ struct Figures {
     totals: Totals,
     failures: BTreeMap<Cause, u64>,
     trips: BTreeMap<&'static str, u64>,
+    checks: BTreeMap<&'static str, u64>,
 }
 
 impl Figures {
     fn of(tally: &Tally) -> Self {
         let mut totals = Totals::default();
         totals.absorb(tally);
-        Self { totals, failures: BTreeMap::new(), trips: BTreeMap::new() }
+        Self { totals, failures: BTreeMap::new(), trips: BTreeMap::new(), checks: BTreeMap::new() }
     }
 
     fn reading<'a>(&'a self, backend: &'a str, state: State) -> Reading<'a> {
@@ -78,6 +79,8 @@ impl Figures {
             open_until: None,
             trips: &self.trips,
             failures: &self.failures,
+            checks: &self.checks,
+            last_check: 0.0,
             totals: &self.totals,
         }
     }
@@ -172,6 +175,7 @@ fn every_condition_is_a_known_label() {
         | Condition::SlowCallRate { .. }
         | Condition::ProbeFailed
         | Condition::ProbeSlow
+        | Condition::FailedChecks(_)
         | Condition::Manual => condition.label(),
     };
     let all = [
@@ -180,6 +184,7 @@ fn every_condition_is_a_known_label() {
         Condition::SlowCallRate { slow: 1, calls: 1 },
         Condition::ProbeFailed,
         Condition::ProbeSlow,
+        Condition::FailedChecks(1),
         Condition::Manual,
     ];
     let known = super::publish::trips_by_label(&BTreeMap::new());

@@ -33,6 +33,8 @@ pub(super) struct Breaker {
     metrics: Calls,
     last_trip: Option<LastTrip>,
     #[serde(default)]
+    check: Option<Check>,
+    #[serde(default)]
     latency_ms: Option<Latency>,
     #[serde(default)]
     history: Option<Vec<Change>>,
@@ -50,6 +52,20 @@ struct Calls {
     would_reject_calls: u64,
     in_flight: u64,
     trips: u64,
+}
+
+#[derive(Debug, Deserialize)]
+struct Check {
+    when: String,
+    last: Option<LastCheck>,
+}
+
+#[derive(Debug, Deserialize)]
+struct LastCheck {
+    at: String,
+    result: String,
+    cause: Option<String>,
+    duration_ms: f64,
 }
 
 #[derive(Debug, Deserialize)]
@@ -160,6 +176,16 @@ pub(super) fn story(breaker: &Breaker, now: SystemTime) -> String {
     line("rejected", format!("{}{would}", calls.rejected_calls));
     if let Some(Latency { p50: Some(p50), p90: Some(p90), p99: Some(p99) }) = breaker.latency_ms {
         line("latency", format!("p50 {p50} ms, p90 {p90} ms, p99 {p99} ms"));
+    }
+    if let Some(check) = breaker.check.as_ref().filter(|check| check.when != "off" || check.last.is_some()) {
+        let last = match &check.last {
+            None => "none yet".to_owned(),
+            Some(LastCheck { at, result, cause, duration_ms }) => {
+                let cause = cause.as_ref().map_or(String::new(), |cause| format!(" ({cause})"));
+                format!("the last at {at}: {result}{cause}, {duration_ms} ms")
+            }
+        };
+        line("checks", format!("{}, {last}", check.when));
     }
     line("trips", calls.trips.to_string());
     if let Some(trip) = &breaker.last_trip {

@@ -61,6 +61,9 @@ fn the_table_has_a_line_for_each_breaker_under_its_head() {
 fn a_story_shows_the_evidence_and_the_transitions() {
     let mut cache = open();
     cache["latency_ms"] = json!({"p50": 0.2, "p90": 0.4, "p99": 1.5});
+    cache["check"] = json!({"when": "while_open", "last": {
+        "at": "2026-01-01T00:01:30Z", "result": "failed", "cause": "refused", "duration_ms": 0.5,
+    }});
     cache["history"] = json!([{
         "at": "2026-01-01T00:00:00Z", "generation": 1, "from": "closed", "to": "open", "why": "x",
         "reason": "5 consecutive failures", "cause": "refused", "retry_after_ms": 30_000, "mode": "enforce",
@@ -70,6 +73,7 @@ fn a_story_shows_the_evidence_and_the_transitions() {
     for words in [
         "12 (7 successful, 5 failed, 0 ignored, 0 in flight), 58.3% success",
         "p99 1.5 ms",
+        "checks      while_open, the last at 2026-01-01T00:01:30Z: failed (refused), 0.5 ms\n",
         "Last trip at 2026-01-01T00:00:00Z: connection refused, 5 consecutive failures",
         "connect  failure  refused  0.25 ms",
         "closed  open  enforce  5 consecutive failures",

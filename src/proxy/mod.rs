@@ -1,8 +1,9 @@
 //! The data plane: the only code that holds clients' and backends' sockets.
 //!
 //! The [`plane`] knows which [`listener`] serves which [`service`]; a listener accepts, a [`worker`] owns the connection's task, [`driver`] moves its bytes as the protocol's
-//! session says, [`upstream`] dials, [`tls`] encrypts. Nothing in here knows what the bytes mean.
+//! session says, [`upstream`] dials, [`tls`] encrypts, `check` tests. Nothing in here knows what the bytes mean.
 
+mod check;
 pub mod driver;
 pub mod listener;
 #[cfg(test)]

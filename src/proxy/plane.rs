@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 
+use super::check::Checker;
 use super::listener::{Closing, Listener, SocketFile};
 use super::service::{Route, Service};
 use super::tls::LoadError;
@@ -69,6 +70,8 @@ struct Port {
     socket: Bound,
     service: Arc<Service>,
     end: Closing,
+    /// None while draining.
+    checker: Option<Checker>,
 }
 
 /// An address as it was configured, and what is bound there.
@@ -86,6 +89,7 @@ struct Bound {
 struct Former {
     service: Arc<Service>,
     end: Closing,
+    checker: Option<Checker>,
     endpoint: Endpoint,
 }
 
@@ -163,8 +167,8 @@ impl Plane {
             prepared.routes.iter().map(|route| route.config.listen.clone()).collect();
         let mut sockets = prepared.fresh;
         let mut former = Vec::new();
-        for Port { socket, service, end } in std::mem::take(&mut self.ports) {
-            former.push(Former { service, end, endpoint: socket.endpoint.clone() });
+        for Port { socket, service, end, checker } in std::mem::take(&mut self.ports) {
+            former.push(Former { service, end, checker, endpoint: socket.endpoint.clone() });
             sockets.push(socket);
         }
         let (mut opened, mut closing) = (Vec::new(), Vec::new());
@@ -174,7 +178,7 @@ impl Plane {
             let Some(at) = sockets.iter().position(|socket| socket.is_for(&config)) else { continue };
             let socket = sockets.swap_remove(at);
             let known = former.iter().position(|port| Arc::ptr_eq(port.service.backend(), &backend));
-            let (service, end) = match known.map(|at| former.swap_remove(at)) {
+            let (service, checker, end) = match known.map(|at| former.swap_remove(at)) {
                 Some(port) => {
                     port.service.adopt(route);
                     let stays = port.endpoint == socket.endpoint;
@@ -182,17 +186,20 @@ impl Plane {
                         port.end.close(listened.contains(&port.endpoint));
                         closing.push(port.end.clone());
                     }
-                    (port.service, stays.then_some(port.end))
+                    (port.service, port.checker, stays.then_some(port.end))
                 }
-                None => (Arc::new(Service::new(backend, route)), None),
+                None => {
+                    let service = Arc::new(Service::new(backend, route));
+                    (service.clone(), Some(Checker::start(service)), None)
+                }
             };
             let end = end.unwrap_or_else(|| {
                 opened.push(self.ports.len());
                 Closing::default()
             });
-            self.ports.push(Port { socket, service, end });
+            self.ports.push(Port { socket, service, end, checker });
         }
-        for Former { service, end, endpoint } in former {
+        for Former { service, end, endpoint, .. } in former {
             end.close(listened.contains(&endpoint));
             closing.push(end);
             service.shutdown().drain();
@@ -221,6 +228,7 @@ impl Plane {
             // As long as one copy of a listener is left, the system takes clients in that nobody will serve.
             port.socket.listeners.clear();
             port.service.shutdown().drain();
+            port.checker = None;
         }
     }
 

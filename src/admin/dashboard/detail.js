@@ -7,7 +7,7 @@ import { h, setAttribute, setText, switchGlyph } from "./dom.js";
 import { MODE_WORDS, STATE_WORDS, clock, count, duration, millis, rate } from "./format.js";
 import { nextStep } from "./tile.js";
 import { Timeline } from "./timeline.js";
-import { consequence, tripStory } from "./trip.js";
+import { checked, consequence, tripStory } from "./trip.js";
 
 const CHARTS = [
   {
@@ -75,6 +75,9 @@ export class Detail {
     setText(parts.state, STATE_WORDS[backend.state]);
     parts.mode.hidden = !backend.mode || backend.mode === "enforce";
     setText(parts.mode, MODE_WORDS[backend.mode] ?? "");
+    const check = checked(backend);
+    parts.checked.hidden = check === "";
+    setText(parts.checked, check);
     setText(parts.address, `${backend.listen ?? "?"} → ${backend.upstream ?? "?"}`);
     parts.figures.forEach((element, index) => setText(element, FIGURES[index][1](backend)));
     parts.charts.forEach((chart) => chart.update(backend.samples, backend.states, now));
@@ -100,6 +103,7 @@ export class Detail {
       next: h("span", { class: "next" }),
       address: h("p", { class: "address" }),
       consequence: h("p", { class: "consequence" }),
+      checked: h("p", { class: "checked" }),
       levers: h("div", { class: "levers", role: "group", "aria-label": "Controls" }),
       figures: FIGURES.map(() => h("dd", {})),
       timeline: new Timeline(),
@@ -117,6 +121,7 @@ export class Detail {
         parts.address,
         h("p", { class: "status" }, parts.glyph.svg, parts.state, parts.mode, parts.next),
         parts.consequence,
+        parts.checked,
         parts.levers),
       h("dl", { class: "tiles" }, FIGURES.map(([label], index) => h("div", {}, h("dt", {}, label), parts.figures[index]))),
       h("div", { class: "columns" },

@@ -4,7 +4,7 @@ import { explainCause, serverName, shortCause } from "./causes.js";
 import { h } from "./dom.js";
 import { clock, count, duration, millis, plural } from "./format.js";
 
-const KINDS = { connect: "Connecting", command: "Command", startup: "Login", query: "Query" };
+const KINDS = { connect: "Connecting", command: "Command", startup: "Login", query: "Query", check: "Check" };
 
 /** The last trip with its evidence, as elements. */
 export function tripStory(backend) {
@@ -15,6 +15,21 @@ export function tripStory(backend) {
     trip.cause && h("p", {}, explainCause(trip.cause, backend)),
     trip.evidence.length > 0 && evidence(trip.evidence),
   ].filter(Boolean);
+}
+
+/** What fusewire's own test of the server last found; nothing if it makes none. */
+export function checked(backend) {
+  const { when, last } = backend.breaker.check ?? { when: "off" };
+  if (when === "off") return "";
+  const server = serverName(backend.protocol);
+  if (!last) return `Checks ${server} by itself ${when === "always" ? "all the time" : "while not closed"}: not yet.`;
+  const found = {
+    ready: `${server} is ready`,
+    alive: `${server} answers, which does not say whether it serves calls`,
+    failed: `failed (${shortCause(last.cause)})`,
+    nothing: "could not be made: out of descriptors, ports or memory",
+  };
+  return `Last check at ${clock(Date.parse(last.at) / 1e3)}: ${found[last.result] ?? last.result}, ${millis(last.duration_ms)}.`;
 }
 
 /** What the present state means for clients, in a sentence or two. `now` is fusewire's time. */
@@ -51,6 +66,8 @@ function condition(trip, backend) {
       return `It was half-open and let one call through as a test. That failed too: ${shortCause(trip.cause)}.`;
     case "probe_slow":
       return "It was half-open and let one call through as a test. That succeeded, but took longer than a call may.";
+    case "check_failed":
+      return `fusewire's own ${plural(trip.evidence.length, "check")} of ${serverName(backend.protocol)} failed: ${shortCause(trip.cause)}.`;
     default:
       return `${trip.reason.charAt(0).toUpperCase()}${trip.reason.slice(1)}.`;
   }

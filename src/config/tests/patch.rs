@@ -69,6 +69,10 @@ fn every_number_of_a_breaker_can_be_changed_and_means_what_it_does_in_a_spec() {
             Kind::Factor { .. } => (json!(1.5), "1.5"),
             Kind::Window { .. } => (json!("50calls"), "50calls"),
             Kind::Span { .. } => (json!("2m"), "2m"),
+            Kind::Choice(words) => {
+                let last = words.rsplit('|').next().unwrap();
+                (json!(last), last)
+            }
             _ => panic!("a sample of {} is missing", setting.name),
         };
         let patched = changed(&before, json!({ setting.name: value })).unwrap();

@@ -11,9 +11,11 @@
 //! | `reply` | the messages that are ours |
 //! | [`classify`] | the verdict table |
 //! | `cancel` | where cancel requests go |
+//! | [`check`] | how a server is asked whether it works |
 //! | [`encryption`] | what TLS changes in the above |
 
 mod cancel;
+pub mod check;
 pub mod classify;
 pub mod encryption;
 mod ledger;

@@ -3,8 +3,9 @@
 //! [`Session`] is what the driver talks to. `request` and `reply` find where requests and frames begin and end,
 //! `command` knows the few commands that are special, `downstream` and `upstream` are the
 //! session's two directions, `decide` its decision on one request, `fifo` keeps what is owed to the client, [`classify`] turns
-//! errors into verdicts, `reject` words fusewire's own replies.
+//! errors into verdicts, [`check`] asks a server whether it works, `reject` words fusewire's own replies.
 
+pub mod check;
 pub mod classify;
 mod command;
 mod decide;

@@ -164,6 +164,7 @@ pub(super) fn settings_with(verdicts: Overrides, tls: &Tls) -> Arc<Settings> {
     let postgres = Postgres {
         reject_connect_code: SqlState::CANNOT_CONNECT_NOW,
         reject_query_code: SqlState::OPERATOR_INTERVENTION,
+        check_user: "fusewire_check".into(),
         verdicts,
     };
     Arc::new(Settings::new("db".into(), &postgres, &timeouts(), tls))
