@@ -37,7 +37,7 @@ pub use browser::Browser;
 pub use fake::{Fake, Step};
 pub use fusewire::{Fusewire, Setup};
 pub use pgwire::Pg;
-pub use postgres_server::Postgres;
+pub use postgres_server::{Options, Postgres, Release};
 pub use prometheus::Prometheus;
 pub use redis_server::Redis;
 pub use tls::Authority;

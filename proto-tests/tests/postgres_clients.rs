@@ -87,25 +87,6 @@ fn passwords_work_through_the_proxy() {
     assert_clean(proxy);
 }
 
-#[test]
-fn pgbench_in_all_three_query_modes() {
-    let (_postgres, proxy) = both();
-    let bench = |args: &[&str]| {
-        let mut command = client("pgbench", proxy.addr("db"));
-        let output = run(command.args(args).arg("postgres"));
-        let text =
-            format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert!(output.status.success(), "{text}");
-        text
-    };
-    bench(&["-i", "-q", "-s", "1"]);
-    for mode in ["simple", "extended", "prepared"] {
-        let text = bench(&["-n", "-c", "4", "-j", "2", "-t", "200", "-M", mode]);
-        assert!(text.contains("number of transactions actually processed: 800/800"), "{mode}: {text}");
-    }
-    assert_clean(proxy);
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tokio_postgres_pipelines_and_prepares() {
     let (_postgres, proxy) = both();
