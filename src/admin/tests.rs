@@ -67,6 +67,7 @@ fn state_with(access: Access) -> Arc<State> {
         reject_connect_code: SqlState::CANNOT_CONNECT_NOW,
         reject_query_code: SqlState::OPERATOR_INTERVENTION,
         check_user: "fusewire_check".into(),
+        answer_empty_queries: false,
         verdicts: Overrides::default(),
     };
     let config = Config {

@@ -86,6 +86,7 @@ fn value(backend: &Backend, key: Key) -> Option<Value> {
         Key::RejectCode => Value::Text(redis?.reject_code.clone()),
         Key::RejectConnectCode => Value::State(postgres?.reject_connect_code),
         Key::RejectQueryCode => Value::State(postgres?.reject_query_code),
+        Key::AnswerEmptyQueries => Value::Switch(postgres?.answer_empty_queries),
         Key::FailureErrors => Value::Codes(failure.clone()),
         Key::SuccessErrors => Value::Codes(success.clone()),
         Key::IgnoredErrors => Value::Codes(ignored.clone()),

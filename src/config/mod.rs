@@ -222,6 +222,8 @@ pub struct Postgres {
     pub reject_query_code: SqlState,
     /// The user that a check names in its startup packet.
     pub check_user: Arc<str>,
+    /// Empty queries are answered while others are refused.
+    pub answer_empty_queries: bool,
     /// Overrides of the verdict table.
     pub verdicts: Overrides,
 }

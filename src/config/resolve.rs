@@ -226,6 +226,7 @@ impl Resolver {
                 reject_connect_code: stack.state(Key::RejectConnectCode)?,
                 reject_query_code: stack.state(Key::RejectQueryCode)?,
                 check_user: stack.text(Key::CheckUser)?,
+                answer_empty_queries: stack.switch(Key::AnswerEmptyQueries)?,
                 verdicts,
             }),
         };

@@ -52,6 +52,7 @@ pub enum Key {
     RejectCode,
     RejectConnectCode,
     RejectQueryCode,
+    AnswerEmptyQueries,
     FailureErrors,
     SuccessErrors,
     IgnoredErrors,
@@ -355,6 +356,8 @@ settings! {
         "SQLSTATE of a refused connection; libpq tries its next host on 57P03 only";
     RejectQueryCode "reject_query_code" Postgres Rejections Kind::SqlState, Preset::Same("57000"),
         "SQLSTATE of a refused query; pools keep their connection on 57000";
+    AnswerEmptyQueries "answer_empty_queries" Postgres Rejections Kind::Switch, Preset::Same("false"),
+        "Whether empty queries are answered while others are refused: pools that test connections with one keep them";
 
     FailureErrors "failure_errors" Backend Verdicts Kind::Codes, Preset::Same(""),
         "Error codes, or prefixes of them, that are failures of the backend";

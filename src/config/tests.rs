@@ -100,6 +100,7 @@ fn the_defaults_are_those_of_the_contract() {
         reject_connect_code: SqlState::CANNOT_CONNECT_NOW,
         reject_query_code: SqlState::OPERATOR_INTERVENTION,
         check_user: "fusewire_check".into(),
+        answer_empty_queries: false,
         verdicts,
     });
     assert_eq!(postgres.protocol, expected);

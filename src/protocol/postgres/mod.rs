@@ -8,6 +8,7 @@
 //! | `units` | what is owed to the client, in order |
 //! | `ledger` | that every call ends exactly once |
 //! | `message`, `startup`, `report`, `statement` | bytes |
+//! | `empty` | empty queries that are answered here |
 //! | `reply` | the messages that are ours |
 //! | [`classify`] | the verdict table |
 //! | `cancel` | where cancel requests go |
@@ -17,6 +18,7 @@
 mod cancel;
 pub mod check;
 pub mod classify;
+mod empty;
 pub mod encryption;
 mod ledger;
 mod message;
@@ -56,6 +58,7 @@ pub struct Settings {
 struct Live {
     reject_connect: config::SqlState,
     reject_query: config::SqlState,
+    answers_empty: bool,
     response: Option<Duration>,
     handshake: Duration,
     verdicts: Arc<classify::Table>,
@@ -69,6 +72,7 @@ impl Live {
         Self {
             reject_connect: postgres.reject_connect_code,
             reject_query: postgres.reject_query_code,
+            answers_empty: postgres.answer_empty_queries,
             response: timeouts.response,
             handshake: timeouts.handshake,
             verdicts: Arc::new(classify::Table::new(&postgres.verdicts)),
@@ -112,6 +116,10 @@ impl Settings {
 
     fn reject_query(&self) -> config::SqlState {
         self.live.load().reject_query
+    }
+
+    fn answers_empty(&self) -> bool {
+        self.live.load().answers_empty
     }
 
     fn response(&self) -> Option<Duration> {

@@ -73,6 +73,17 @@ pub(super) const READY: &[u8] = &[backend::READY_FOR_QUERY_TAG, 0, 0, 0, 5, b'I'
 /// The CommandComplete of a ROLLBACK.
 pub(super) const ROLLBACK: &[u8] = b"C\0\0\0\x0dROLLBACK\0";
 
+/// EmptyQueryResponse.
+pub(super) const EMPTY: &[u8] = b"I\0\0\0\x04";
+/// ParseComplete.
+pub(super) const PARSED: &[u8] = b"1\0\0\0\x04";
+/// BindComplete.
+pub(super) const BOUND: &[u8] = b"2\0\0\0\x04";
+/// NoData: it returns no rows.
+pub(super) const NO_DATA: &[u8] = b"n\0\0\0\x04";
+/// ParameterDescription of a statement that takes none.
+pub(super) const NO_PARAMETERS: &[u8] = b"t\0\0\0\x06\0\0";
+
 /// The answer to a request for encryption that is not to be had.
 pub(super) const NO_ENCRYPTION: u8 = b'N';
 /// The answer to a request for TLS that is granted.

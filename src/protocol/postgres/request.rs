@@ -6,6 +6,7 @@
 
 use std::time::Instant;
 
+use super::empty::{Known, Look};
 use super::ledger::Account;
 use super::message::{HEADER, Header};
 use super::reply::{Gravity, Reply};
@@ -44,6 +45,8 @@ pub(super) struct Client {
     sticky: Option<Box<Rejection>>,
     /// Statements whose Parse was rejected.
     names: Names,
+    /// Statements that are known to be empty.
+    pub(super) empties: Known,
     doom: Doom,
     /// The last generation known to be closed, for units that pass because they belong to what began then.
     generation: Generation,
@@ -113,6 +116,8 @@ enum Step {
     Take(Act),
     /// Forward this in its place.
     Replace(Vec<u8>),
+    /// Drop so many bytes that are all there.
+    Drop(usize),
     /// More bytes are needed to decide.
     Hold,
     /// The session has changed its stage: look again.
@@ -121,24 +126,24 @@ enum Step {
 
 /// A message whose header has been read, with as much of its body as there is.
 #[derive(Clone, Copy)]
-struct Message<'a> {
-    tag: u8,
+pub(super) struct Message<'a> {
+    pub(super) tag: u8,
     /// The body's length when whole.
-    len: usize,
-    body: &'a [u8],
+    pub(super) len: usize,
+    pub(super) body: &'a [u8],
     /// The message and everything behind it.
-    rest: &'a [u8],
+    pub(super) rest: &'a [u8],
 }
 
 impl<'a> Message<'a> {
     #[inline]
-    fn new(tag: u8, len: usize, rest: &'a [u8]) -> Self {
+    pub(super) fn new(tag: u8, len: usize, rest: &'a [u8]) -> Self {
         let body = rest.get(HEADER..).unwrap_or_default();
         Self { tag, len, body: body.get(..len).unwrap_or(body), rest }
     }
 
     #[inline]
-    fn is_whole(&self) -> bool {
+    pub(super) fn is_whole(&self) -> bool {
         self.body.len() == self.len
     }
 }
@@ -247,6 +252,7 @@ impl Session {
                     plan.drop(HEADER);
                     self.client.body = Some(Body { left: len, act: Act::Drop });
                 }
+                Step::Drop(n) => plan.drop(n),
                 Step::Hold => break,
                 Step::Again => {}
             }
@@ -290,6 +296,9 @@ impl Session {
         match act {
             Act::Forward(End::Nothing) | Act::Drop => {}
             Act::Forward(End::Query(shape)) => {
+                if let Some(shape) = &shape {
+                    self.client.empties.ran(shape);
+                }
                 self.queue.completed(now, shape.is_none_or(|shape| shape.is_plain()));
             }
             Act::Forward(End::Answer) => {
@@ -312,7 +321,10 @@ impl Session {
             (b'E', Doom::Ending) => Doom::None,
             (_, doom) => doom,
         };
-        let room = lost.name.is_none_or(|name| self.client.names.insert(&name));
+        let room = lost.name.is_none_or(|name| {
+            self.client.empties.lost(&name);
+            self.client.names.insert(&name)
+        });
         let rejection = self.client.sticky.clone();
         match (rejection, opens) {
             (Some(rejection), _) if lost.sets || !room => {
@@ -365,6 +377,15 @@ impl Session {
             (b'Q' | b'F' | b'P' | b'B' | b'D' | b'E' | b'C', Run::Skipped) => {
                 Step::Take(Act::Forward(End::Nothing))
             }
+            (b'P' | b'C', _) if self.is_to_be_learned(message) => Step::Hold,
+            (b'Q' | b'P' | b'B', Run::Outside) if !self.passes(batch) && self.may_reject() => {
+                match self.look_for_empty(message) {
+                    Look::Empty(len, answer) => self.stand_in(tag, len, answer),
+                    Look::Partial => Step::Hold,
+                    Look::Other if tag == b'Q' => self.simple(now, message, Run::Outside, batch),
+                    Look::Other => self.extended(now, message, Run::Outside, batch),
+                }
+            }
             (b'Q' | b'F', run) => self.simple(now, message, run, batch),
             (b'P' | b'B' | b'D' | b'E' | b'C', run) => self.extended(now, message, run, batch),
             _ if self.queue.has_local() || self.client.sticky.is_some() => {
@@ -376,6 +397,16 @@ impl Session {
                 Step::Again
             }
         }
+    }
+
+    /// Answers an empty unit in the server's place.
+    fn stand_in(&mut self, tag: u8, len: usize, answer: Vec<u8>) -> Step {
+        if tag == b'P' {
+            // The server's unnamed statement is another one.
+            self.client.names.insert(&Name::default());
+        }
+        self.queue.reply(Local::Empty(answer, 1));
+        Step::Drop(len)
     }
 
     /// COPY data, which a server outside COPY IN ignores, and Flush, which opens nothing. They go the way of what
@@ -536,6 +567,7 @@ impl Session {
         if tag == b'E' {
             self.queue.executes();
         }
+        self.learn(message);
         if let Some(name) = passing_name {
             self.client.names.remove(&name);
         }
@@ -701,7 +733,7 @@ fn head(message: Message<'_>) -> Option<Scanner> {
 
 /// The name at the beginning of a body that has `len` bytes when whole; none while its end is missing and
 /// matters.
-fn name_at(body: &[u8], len: usize) -> Option<Name> {
+pub(super) fn name_at(body: &[u8], len: usize) -> Option<Name> {
     match memchr::memchr(0, body) {
         Some(at) => body.get(..at).map(Name::new),
         None if body.len() == len || body.len() >= Name::MAX => Some(Name::new(body)),

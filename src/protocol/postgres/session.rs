@@ -409,6 +409,14 @@ impl protocol::Session for Session {
                         continue;
                     }
                 }
+                Local::Empty(answer, n) => {
+                    out.extend_from_slice(answer);
+                    out.extend_from_slice(reply::READY);
+                    *n -= 1;
+                    if *n > 0 {
+                        continue;
+                    }
+                }
                 Local::Refused(rejection, n) => {
                     write_refusal(now, rejection, code, out);
                     out.extend_from_slice(reply::READY);

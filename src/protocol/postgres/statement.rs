@@ -287,6 +287,12 @@ impl Shape {
         self.several |= !text.iter().all(|byte| byte.is_ascii_whitespace() || *byte == 0);
     }
 
+    /// Whether the text, now whole, may hold a PREPARE, DEALLOCATE or DISCARD.
+    pub(super) fn may_prepare(&self) -> bool {
+        let named = matches!(self.head.first(), Some(b'a'..=b'z'));
+        !named || self.several || matches!(&self.head, b"prepa" | b"deall" | b"disca")
+    }
+
     /// Whether the text, now whole, is plain.
     #[inline]
     pub(super) fn is_plain(&self) -> bool {
@@ -337,6 +343,10 @@ impl Names {
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
         self.known.is_empty()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.known.len()
     }
 
     pub(super) fn contains(&self, name: &Name) -> bool {

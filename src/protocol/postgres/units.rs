@@ -118,6 +118,8 @@ pub(super) enum Local {
     Undone,
     /// The answer to a ROLLBACK whose BEGIN was rejected.
     RolledBack,
+    /// This answer and a ReadyForQuery, so many times.
+    Empty(Vec<u8>, u64),
     /// So many ReadyForQuery by themselves.
     Ready(u64),
     /// An error that ends the session.
@@ -175,6 +177,7 @@ impl Queue {
             (Some(Entry::Local(Local::Refused(last, n))), Local::Refused(next, m)) if *last == next => {
                 *n += m
             }
+            (Some(Entry::Local(Local::Empty(last, n))), Local::Empty(next, m)) if *last == next => *n += m,
             (Some(Entry::Local(Local::Ready(n))), Local::Ready(m)) => *n += m,
             (_, local) => self.entries.push_back(Entry::Local(local)),
         }

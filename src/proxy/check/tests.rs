@@ -49,6 +49,7 @@ fn postgres() -> Protocol {
     Protocol::Postgres(Postgres {
         reject_connect_code: SqlState::CANNOT_CONNECT_NOW,
         reject_query_code: SqlState::OPERATOR_INTERVENTION,
+        answer_empty_queries: false,
         check_user: "fusewire_check".into(),
         verdicts: Overrides::default(),
     })

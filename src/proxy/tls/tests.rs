@@ -87,6 +87,7 @@ fn postgres() -> Protocol {
         reject_connect_code: SqlState::CANNOT_CONNECT_NOW,
         reject_query_code: SqlState::OPERATOR_INTERVENTION,
         check_user: "fusewire_check".into(),
+        answer_empty_queries: false,
         verdicts: Overrides::default(),
     })
 }

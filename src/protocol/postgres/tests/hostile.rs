@@ -13,6 +13,9 @@ use crate::protocol::{Phase, Session as _, Wait};
 fn request() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![
         Just(q("SELECT 1")),
+        Just(q("")),
+        Just([parse("", ""), bind(""), execute(), sync()].concat()),
+        Just(parse("s", "")),
         Just(q("BEGIN")),
         Just(q("SET a = b")),
         Just(q("COPY t FROM STDIN")),
@@ -97,10 +100,11 @@ proptest! {
     #[test]
     fn whatever_comes_nothing_panics_and_the_books_balance(
         begun in any::<bool>(),
+        answering in any::<bool>(),
         steps in prop::collection::vec(step(), 0..40),
         cut in 1usize..64,
     ) {
-        let mut rig = Rig::new();
+        let mut rig = if answering { Rig::answering() } else { Rig::new() };
         if begun {
             play(&mut rig, &started(), Cut::Whole);
         }
@@ -110,11 +114,12 @@ proptest! {
 
     #[test]
     fn any_cut_gives_the_same_bytes_and_the_same_verdicts(
+        answering in any::<bool>(),
         steps in prop::collection::vec(step(), 0..12),
         cut in 1usize..16,
     ) {
         let once = |cut| {
-            let mut rig = Rig::new();
+            let mut rig = if answering { Rig::answering() } else { Rig::new() };
             play(&mut rig, &started(), Cut::Whole);
             play_what_fits(&mut rig, &steps, cut);
             let outcome = rig.outcome().settled();

@@ -3,6 +3,7 @@
 
 mod classify;
 mod doom;
+mod empty;
 mod encryption;
 mod hostile;
 mod reject;

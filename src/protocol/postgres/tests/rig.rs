@@ -161,13 +161,17 @@ pub(super) fn settings(verdicts: Overrides) -> Arc<Settings> {
 }
 
 pub(super) fn settings_with(verdicts: Overrides, tls: &Tls) -> Arc<Settings> {
-    let postgres = Postgres {
+    Arc::new(Settings::new("db".into(), &postgres(verdicts), &timeouts(), tls))
+}
+
+fn postgres(verdicts: Overrides) -> Postgres {
+    Postgres {
         reject_connect_code: SqlState::CANNOT_CONNECT_NOW,
         reject_query_code: SqlState::OPERATOR_INTERVENTION,
         check_user: "fusewire_check".into(),
+        answer_empty_queries: false,
         verdicts,
-    };
-    Arc::new(Settings::new("db".into(), &postgres, &timeouts(), tls))
+    }
 }
 
 /// A session and everything a driver has.
@@ -187,6 +191,14 @@ impl Rig {
     pub(super) fn new() -> Self {
         let now = Instant::now();
         Self::on(Gate::new("db", Policy::default(), 1, now), settings(Overrides::default()), now)
+    }
+
+    /// One whose empty queries are answered while others are refused.
+    pub(super) fn answering() -> Self {
+        let now = Instant::now();
+        let postgres = Postgres { answer_empty_queries: true, ..postgres(Overrides::default()) };
+        let settings = Settings::new("db".into(), &postgres, &timeouts(), &Tls::default());
+        Self::on(Gate::new("db", Policy::default(), 1, now), Arc::new(settings), now)
     }
 
     /// One more session on a gate.
@@ -377,8 +389,12 @@ pub(super) fn play(rig: &mut Rig, steps: &[Step], cut: Cut) {
 
 /// Plays a script in every way; all must agree.
 pub(super) fn run(steps: &[Step]) -> Outcome {
+    run_on(Rig::new, steps)
+}
+
+fn run_on(rig: fn() -> Rig, steps: &[Step]) -> Outcome {
     let once = |cut| {
-        let mut rig = Rig::new();
+        let mut rig = rig();
         play(&mut rig, steps, cut);
         let outcome = rig.outcome();
         rig.balance();
@@ -395,9 +411,14 @@ pub(super) fn run(steps: &[Step]) -> Outcome {
 
 /// As [`run`], after a startup that has succeeded. The startup's messages are not in the outcome's answers.
 pub(super) fn session(steps: &[Step]) -> Outcome {
+    session_on(Rig::new, steps)
+}
+
+/// As [`session`], on other settings.
+pub(super) fn session_on(rig: fn() -> Rig, steps: &[Step]) -> Outcome {
     let mut all = started();
     all.extend_from_slice(steps);
-    let mut outcome = run(&all);
+    let mut outcome = run_on(rig, &all);
     let greeting = greeting();
     outcome.to_client = outcome.to_client.split_off(greeting.len().min(outcome.to_client.len()));
     outcome
