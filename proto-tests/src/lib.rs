@@ -6,7 +6,7 @@
 //! | [`until`] | the one way to wait: poll for an event, give up with the last thing seen |
 //! | [`tools`] | finding programs and ports; a missing program is a panic, never a skipped test |
 //! | [`process`] | a child process that is never left behind |
-//! | [`redis_server`], [`postgres_server`] | private real servers |
+//! | [`redis_server`], [`postgres_server`], [`pgbouncer`] | private real servers |
 //! | [`fusewire`] | the proxy under test, with its admin API, metrics and log |
 //! | [`fake`] | servers that follow a script |
 //! | [`tls`] | certificates, and a client that speaks TLS |
@@ -23,6 +23,7 @@ pub mod fake;
 pub mod fusewire;
 pub mod http;
 pub mod payload;
+pub mod pgbouncer;
 pub mod pgwire;
 pub mod postgres_server;
 pub mod process;
@@ -36,6 +37,7 @@ pub mod wire;
 pub use browser::Browser;
 pub use fake::{Fake, Step};
 pub use fusewire::{Fusewire, Setup};
+pub use pgbouncer::Pgbouncer;
 pub use pgwire::Pg;
 pub use postgres_server::{Options, Postgres, Release};
 pub use prometheus::Prometheus;

@@ -23,7 +23,7 @@ use crate::tls::Cert;
 use crate::tools::{free_port, output_of, profile_dir, run_with_input, tool};
 use crate::until::{check, eventually};
 
-/// The password of the roles `md5_user` and `scram_user`. Everybody else is trusted.
+/// The password of the roles `md5_user`, `scram_user` and `clear_user`, who sends it as it is. Everybody else is trusted.
 pub const PASSWORD: &str = "hunter2";
 
 /// What makes a cluster small and fast, and each run the same.
@@ -44,6 +44,7 @@ const HBA: &str = "
 local all all trust
 host all md5_user all md5
 host all scram_user all scram-sha-256
+host all clear_user all password
 host all all all trust
 host replication all all trust
 ";
@@ -260,7 +261,7 @@ fn owner() -> Option<(u32, u32)> {
 }
 
 /// A command that runs as [`owner`].
-fn as_postgres(program: &Path) -> Command {
+pub(crate) fn as_postgres(program: &Path) -> Command {
     let mut command = Command::new(program);
     command.env("LC_ALL", "C");
     if let Some((uid, gid)) = owner() {
@@ -270,7 +271,7 @@ fn as_postgres(program: &Path) -> Command {
 }
 
 /// Makes a directory, with all in it, [`owner`]'s.
-fn give_away(path: &Path) {
+pub(crate) fn give_away(path: &Path) {
     let Some((uid, gid)) = owner() else { return };
     lchown(path, Some(uid), Some(gid)).expect("root may give files away");
     if path.is_dir() && !path.is_symlink() {
@@ -366,7 +367,8 @@ fn make_template(programs: &Programs, kept: &Path) {
     fs::write(data.join("pg_hba.conf"), HBA).expect("pg_hba.conf");
     let roles = format!(
         "SET password_encryption = 'md5'\nCREATE ROLE md5_user LOGIN PASSWORD '{PASSWORD}'\n\
-         SET password_encryption = 'scram-sha-256'\nCREATE ROLE scram_user LOGIN PASSWORD '{PASSWORD}'\n"
+         SET password_encryption = 'scram-sha-256'\nCREATE ROLE scram_user LOGIN PASSWORD '{PASSWORD}'\n\
+         CREATE ROLE clear_user LOGIN PASSWORD '{PASSWORD}'\n"
     );
     let mut single = as_postgres(&programs.postgres);
     single.args(["--single", "-D"]).arg(&data).arg("postgres").current_dir(dir.path());

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::report::{Report, Severity};
+use super::report::{Report, Severity, Voice};
 use crate::breaker::{Cause, Code, Verdict};
 use crate::config::Overrides;
 
@@ -88,6 +88,10 @@ const POOLER: &[&str] = &[
     "the database system is shutting down",
     "server shutting down",
     "shutting down",
+    "pooler is shutting down",
+    "server dns lookup failed",
+    "bouncer resources exhaustion",
+    "connect failed",
     "max_client_conn",
 ];
 
@@ -268,11 +272,19 @@ impl Table {
 
     /// The verdict on a call that met this report.
     pub(super) fn judge(&self, report: &Report) -> Verdict {
-        match self.row(report.code(), report.severity(), report.message()) {
+        let Some(row) = self.row(report.code(), report.severity(), report.message()) else {
+            return Verdict::Success;
+        };
+        let verdict = row.verdict();
+        if row.own || report.severity().is_final() {
+            return verdict;
+        }
+        match (report.voice(), verdict) {
             // `RAISE ... USING ERRCODE = '53300'` is the application's word, not the server's.
-            Some(row) if report.raised() && !row.own && !report.severity().is_final() => Verdict::Success,
-            Some(row) => row.verdict(),
-            None => Verdict::Success,
+            (Voice::Application, _) => Verdict::Success,
+            // A full disk at the other end of a dblink is no reason to keep clients from this one.
+            (Voice::OtherServer, Verdict::Failure(_)) => Verdict::Ignored,
+            (_, verdict) => verdict,
         }
     }
 }

@@ -42,15 +42,38 @@ pub(super) struct Report {
     unlocalised: bool,
     code: Text<5>,
     message: Text<MESSAGE_MAX>,
-    raised: bool,
+    voice: Voice,
     field: Field,
 }
 
 /// How much of a message text is kept: pgbouncer's texts are told apart by their first words.
 const MESSAGE_MAX: usize = 64;
+/// How much of another field is kept: more than the longest name that matters, so that a longer one is told apart.
+const ROUTINE_MAX: usize = 20;
 
-/// What PL/pgSQL's RAISE calls itself in the field `R`.
-const RAISE: &[u8] = b"exec_stmt_raise";
+/// Who chose the code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Voice {
+    /// The server.
+    #[default]
+    Server,
+    /// The application, by a RAISE, which may claim any code it likes.
+    Application,
+    /// Another server, whose error dblink or postgres_fdw passes on.
+    OtherServer,
+}
+
+impl Voice {
+    /// From the field `R`, the name of the function that reports.
+    fn of(routine: &[u8]) -> Self {
+        match routine {
+            b"exec_stmt_raise" => Self::Application,
+            b"dblink_res_error" => Self::OtherServer,
+            _ if routine.starts_with(b"pgfdw_report") => Self::OtherServer,
+            _ => Self::Server,
+        }
+    }
+}
 
 #[derive(Debug)]
 struct Text<const N: usize> {
@@ -83,7 +106,7 @@ enum Field {
     #[default]
     Name,
     /// Within the field of this name.
-    Value(u8, Text<16>),
+    Value(u8, Text<ROUTINE_MAX>),
     /// The closing zero has been read.
     Over,
 }
@@ -132,7 +155,7 @@ impl Report {
                     self.unlocalised = true;
                 }
                 b'S' if !self.unlocalised => self.severity = Severity::parse(word.as_bytes()),
-                b'R' => self.raised = word.as_bytes() == RAISE,
+                b'R' => self.voice = Voice::of(word.as_bytes()),
                 _ => {}
             }
         }
@@ -153,8 +176,8 @@ impl Report {
         self.message.as_bytes()
     }
 
-    /// Whether a RAISE made it, which may claim any code it likes.
-    pub(super) fn raised(&self) -> bool {
-        self.raised
+    /// Who chose the code.
+    pub(super) fn voice(&self) -> Voice {
+        self.voice
     }
 }

@@ -9,7 +9,7 @@ use std::time::Instant;
 use super::encryption::{SASL_MAX, without_binding};
 use super::ledger::Account;
 use super::message::{Framing, HEADER, Header, STARTUP_ERROR_MAX};
-use super::report::Report;
+use super::report::{Report, Voice};
 use super::request::Run;
 use super::session::{Session, Stage};
 use super::units::{CopyIn, Kind};
@@ -141,7 +141,7 @@ impl Session {
             Reading::Notice => {
                 // A crash or an immediate shutdown is announced by a notice, and no error ever comes.
                 let report = &self.server.report;
-                let dying = matches!(report.code(), b"57P01" | b"57P02") && !report.raised();
+                let dying = matches!(report.code(), b"57P01" | b"57P02") && report.voice() == Voice::Server;
                 if dying && let Verdict::Failure(cause) = self.settings.verdicts().judge(report) {
                     self.server.omen = Some(cause);
                 }

@@ -80,6 +80,24 @@ fn a_code_forged_by_raise_is_a_success() {
 }
 
 #[test]
+fn what_dblink_and_postgres_fdw_pass_on_says_nothing_of_this_server() {
+    for routine in ["dblink_res_error", "pgfdw_report_error", "pgfdw_report_internal"] {
+        for code in ["53100", "57P01", "XX001", "08006"] {
+            let end = answered([error_with("ERROR", code, "full", routine), z('I')].concat());
+            assert_eq!(calls(&end), (0, 0, 1), "{routine} {code}");
+        }
+        let end = answered([error_with("ERROR", "42P01", "missing", routine), z('I')].concat());
+        assert_eq!(calls(&end), (1, 0, 0), "{routine}");
+        // Such an error does not end the session; one that does is the server's.
+        assert_eq!(answered(error_with("FATAL", "57P01", "bye", routine)).failed(), ["57P01"], "{routine}");
+    }
+    for routine in ["dblink_res_errors", "dblink_res_erro", "exec_stmt_raise_", "pgfdw"] {
+        let end = answered([error_with("ERROR", "53100", "full", routine), z('I')].concat());
+        assert_eq!(end.failed(), ["53100"], "{routine}");
+    }
+}
+
+#[test]
 fn an_unknown_fatal_in_flight_is_a_failure_with_a_closed_label() {
     let end = answered(error("FATAL", "ZZ999"));
     assert_eq!((calls(&end), end.failed()), ((0, 1, 0), vec!["FATAL"]));
@@ -99,6 +117,8 @@ fn pgbouncers_texts_tell_its_errors_apart() {
         "server login has been failing, cached error: connect failed (server_login_retry)",
         "server conn crashed?",
         "server down",
+        "server DNS lookup failed",
+        "pooler is shutting down",
     ] {
         assert_eq!(fatal(text), (0, 1, 0), "{text}");
     }
