@@ -82,6 +82,40 @@ pub fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace")
 }
 
+/// A script of `drivers/` with its interpreter and their pinned packages.
+///
+/// # Panics
+/// If they are not installed.
+pub fn script(name: &str) -> Command {
+    let installed = profile_dir().parent().expect("target/").join("drivers");
+    let clean = |program: PathBuf| {
+        assert!(
+            program.is_file(),
+            "{} is missing; proto-tests/run.sh installs the drivers",
+            program.display()
+        );
+        let mut command = Command::new(program);
+        for (key, _) in env::vars_os() {
+            let key_name = key.to_string_lossy();
+            if ["PG", "REDIS", "PYTHON", "NODE"].iter().any(|prefix| key_name.starts_with(prefix)) {
+                command.env_remove(key);
+            }
+        }
+        command
+    };
+    let mut command = if Path::new(name).extension().is_some_and(|extension| extension == "py") {
+        let mut command = clean(installed.join("python/bin/python"));
+        command.arg("-B");
+        command
+    } else {
+        let mut command = clean(installed.join("node/bin/node"));
+        command.env("NODE_PATH", installed.join("node/node_modules"));
+        command
+    };
+    command.arg(repository().join("proto-tests/drivers").join(name));
+    command
+}
+
 /// Runs a command to its end and returns its output; a hanging one is killed and fails the test.
 pub fn run(command: &mut Command) -> Output {
     run_with_input(command, b"")

@@ -9,7 +9,7 @@ use proto_tests::fusewire;
 use proto_tests::payload::{Checksum, stream};
 use proto_tests::postgres_server::{PASSWORD, psql};
 use proto_tests::tls::{Cert, handshake};
-use proto_tests::tools::{free_port, output_of, run, tool};
+use proto_tests::tools::{free_port, output_of, run, run_with_input, script, tool};
 use proto_tests::wire::command;
 use proto_tests::{Authority, Client, Fusewire, Pg, Postgres, Redis, Setup, within};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -259,11 +259,28 @@ fn matrix() -> Matrix {
 impl Matrix {
     /// psql as a user whose password is asked for by SCRAM.
     fn psql(&self, backend: &str, sslmode: &str, binding: &str) -> Output {
+        self.psql_as("scram_user", backend, sslmode, binding)
+    }
+
+    fn psql_as(&self, user: &str, backend: &str, sslmode: &str, binding: &str) -> Output {
         let sql = "SELECT 'in', ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
         let mut command = psql(self.proxy.addr(backend), sql);
-        command.args(["-U", "scram_user"]).env("PGPASSWORD", PASSWORD).env("PGSSLMODE", sslmode);
+        command.args(["-U", user]).env("PGPASSWORD", PASSWORD).env("PGSSLMODE", sslmode);
         command.env("PGSSLROOTCERT", self.authority.path()).env("PGCHANNELBINDING", binding);
         run(&mut command)
+    }
+
+    /// What a driver's script says to each line: whether the server's leg had TLS, or an error.
+    fn driver(&self, name: &str, lines: &[String]) -> Vec<String> {
+        let output = run_with_input(&mut script(name), lines.join("\n").as_bytes());
+        let said = String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect::<Vec<_>>();
+        assert!(output.status.success() && said.len() == lines.len(), "{name}: {output:?}");
+        said
+    }
+
+    fn line(&self, backend: &str, user: &str, tls: &str) -> String {
+        let port = self.proxy.addr(backend).port();
+        format!("{port} {user} {PASSWORD} {tls} {}", self.authority.path().display())
     }
 
     /// What `pg_stat_ssl` says of the server's leg.
@@ -287,6 +304,7 @@ fn psql_logs_in_over_every_pair_of_legs_that_can_work() {
     matrix.works("plain-plain", "disable", "prefer", "f");
     matrix.works("plain-plain", "prefer", "prefer", "f");
     matrix.fails("plain-plain", "require", "prefer", "server does not support SSL");
+    matrix.fails("plain-plain", "disable", "require", "channel binding");
     for sslmode in ["disable", "prefer", "require", "verify-full"] {
         matrix.works("tls-plain", sslmode, "prefer", "f");
         matrix.works("same", sslmode, "prefer", "t");
@@ -300,6 +318,8 @@ fn psql_logs_in_over_every_pair_of_legs_that_can_work() {
     matrix.works("pass", "verify-full", "require", "t");
     matrix.fails("other", "require", "prefer", "channel binding");
     matrix.works("other", "verify-full", "disable", "t");
+    // `prefer` hides it: the second attempt is without TLS.
+    matrix.works("other", "prefer", "prefer", "t");
     matrix.fails("required", "disable", "prefer", "takes no connection without TLS");
     matrix.works("required", "verify-full", "require", "t");
     // `allow` tries without TLS first and learns from the refusal.
@@ -318,15 +338,82 @@ fn psql_logs_in_over_every_pair_of_legs_that_can_work() {
     matrix.proxy.stop();
 }
 
+/// Every pair of legs over which a client can log in that does not bind channels, and whether the client's leg has TLS
+/// and then the server's.
+const PAIRS: [(&str, bool, bool); 11] = [
+    ("plain-plain", false, false),
+    ("tls-plain", false, false),
+    ("tls-plain", true, false),
+    ("plain-tls", false, true),
+    ("same", false, true),
+    ("same", true, true),
+    ("other", false, true),
+    ("other", true, true),
+    ("pass", false, false),
+    ("pass", true, true),
+    ("required", true, true),
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn four_drivers_log_in_by_three_methods_over_every_pair_of_legs() {
+    let matrix = matrix();
+    let users = ["clear_user", "md5_user", "scram_user"];
+    let cases = || PAIRS.iter().flat_map(|pair| users.map(|user| (*pair, user)));
+    let wanted: Vec<&str> = cases().map(|((_, _, server), _)| if server { "t" } else { "f" }).collect();
+    let lines: Vec<String> = cases()
+        .map(|((name, tls, _), user)| matrix.line(name, user, if tls { "ask" } else { "no" }))
+        .collect();
+    assert_eq!(matrix.driver("python/asyncpg_tls.py", &lines), wanted);
+    assert_eq!(matrix.driver("node/pg_tls.js", &lines), wanted);
+    for (((name, tls, _), user), wanted) in cases().zip(wanted) {
+        // libpq and tokio-postgres bind where they can; between two certificates they must be told not to.
+        let (binding, channel_binding) = match (name, tls) {
+            ("other", true) => ("disable", ChannelBinding::Disable),
+            _ => ("prefer", ChannelBinding::Prefer),
+        };
+        let output = matrix.psql_as(user, name, if tls { "verify-full" } else { "disable" }, binding);
+        assert_eq!(
+            String::from_utf8_lossy(&output.stdout).trim(),
+            format!("in|{wanted}"),
+            "{name} {user}: {output:?}"
+        );
+        let mode = if tls { SslMode::Require } else { SslMode::Disable };
+        let client = log_in(&matrix, user, name, mode, channel_binding).await;
+        let client = client.unwrap_or_else(|error| panic!("{name} {user}: {error:?}"));
+        let sql = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
+        let row = within("a row", client.query_one(sql, &[])).await.expect("a row");
+        assert_eq!(row.get::<_, bool>(0), wanted == "t", "{name} {user}");
+    }
+    // Channel binding, and TLS without asking, by drivers that are not made of libpq.
+    let lines = ["tls-plain", "same", "pass", "other"].map(|name| matrix.line(name, "scram_user", "bind"));
+    let said = matrix.driver("node/pg_tls.js", &lines);
+    assert_eq!(said[..3], ["f", "t", "t"]);
+    assert!(said[3].contains("channel binding") || said[3].contains("SCRAM"), "{said:?}");
+    let lines =
+        ["tls-plain", "same", "other", "required"].map(|name| matrix.line(name, "scram_user", "direct"));
+    assert_eq!(matrix.driver("python/asyncpg_tls.py", &lines), ["f", "t", "t", "t"]);
+    matrix.proxy.stop();
+}
+
 /// A session of tokio-postgres over TLS.
 async fn tokio_postgres(
     matrix: &Matrix,
     backend: &str,
     binding: ChannelBinding,
 ) -> Result<tokio_postgres::Client, tokio_postgres::Error> {
+    log_in(matrix, "scram_user", backend, SslMode::Require, binding).await
+}
+
+async fn log_in(
+    matrix: &Matrix,
+    user: &str,
+    backend: &str,
+    mode: SslMode,
+    binding: ChannelBinding,
+) -> Result<tokio_postgres::Client, tokio_postgres::Error> {
     let mut config = tokio_postgres::Config::new();
     config.host("127.0.0.1").port(matrix.proxy.addr(backend).port()).dbname("postgres");
-    config.user("scram_user").password(PASSWORD).ssl_mode(SslMode::Require).channel_binding(binding);
+    config.user(user).password(PASSWORD).ssl_mode(mode).channel_binding(binding);
     let connector = MakeRustlsConnect::new(matrix.authority.client(None));
     let (client, connection) = within("a session", config.connect(connector)).await?;
     tokio::spawn(connection);

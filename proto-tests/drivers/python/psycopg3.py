@@ -61,6 +61,7 @@ class Pool(Driver):
     refused_new = ("psycopg_pool.PoolTimeout",)
     silent = ("psycopg_pool.PoolTimeout",)
     connects_of_one = 4
+    check = None
 
     def open(self, address, setup=None):
         def configure(connection):
@@ -75,6 +76,7 @@ class Pool(Driver):
             timeout=0.3,
             reconnect_timeout=0.1,
             configure=configure,
+            check=self.check,
             open=True,
         )
         return pool
@@ -85,6 +87,12 @@ class Pool(Driver):
     def query(self, pool, sql):
         with pool.connection() as connection:
             return super().query(connection, sql)
+
+
+class CheckingPool(Pool):
+    """It tests each connection before it lends it, by an empty query, which fusewire has been told to answer."""
+
+    check = staticmethod(ConnectionPool.check_connection)
 
 
 def fails(connection):
@@ -203,6 +211,7 @@ if __name__ == "__main__":
     right_tenant(driver)
     refused_by_hand(Async())
     right_tenant(Async())
+    refused_by_hand(CheckingPool())
     pool = Pool()
     refused_by_hand(pool)
     refused_after_a_crash(pool)
