@@ -201,12 +201,12 @@ fn assert_known_labels(proxy: &Fusewire) {
 /// Label → values, from the table in docs/METRICS.md.
 fn documented_labels() -> BTreeMap<String, BTreeSet<String>> {
     let document = fs::read_to_string(repository().join("docs/METRICS.md")).expect("docs/METRICS.md");
-    let rows = document.lines().skip_while(|line| *line != "| label | values |").skip(2);
+    let rows = document.lines().skip_while(|line| *line != "| label | of | values |").skip(2);
     let mut labels: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for row in rows.take_while(|line| line.starts_with('|')) {
         let quoted = |cell: &str| cell.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>();
         let cells: Vec<_> = row.trim_matches('|').split('|').map(quoted).collect();
-        labels.entry(cells[0][0].clone()).or_default().extend(cells[1].iter().cloned());
+        labels.entry(cells[0][0].clone()).or_default().extend(cells[2].iter().cloned());
     }
     labels
 }

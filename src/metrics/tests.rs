@@ -139,6 +139,47 @@ fn the_documentation_lists_exactly_what_is_shown() {
 }
 
 #[test]
+fn the_documentation_lists_exactly_the_label_values_that_are_shown() {
+    let figures = Figures::of(&Tally::default());
+    let postgres = Reading { protocol: "postgres", ..figures.reading("db", State::Closed) };
+    let scrape = Scrape::parse(&render(&[figures.reading("cache", State::Closed), postgres], &CONFIGURATION));
+    // (label, family) → values; the label `protocol` is the same for all of them. Those that are not listed are the
+    // names of the configuration, the version and the bounds.
+    let mut shown: BTreeMap<(String, String), BTreeSet<String>> = BTreeMap::new();
+    for series in scrape.series.keys() {
+        let Some((family, labels)) = series.trim_end_matches('}').split_once('{') else { continue };
+        for (label, value) in labels.split(',').map(|pair| pair.split_once('=').unwrap()) {
+            let family = if label == "protocol" { "" } else { family };
+            if !["backend", "version", "le"].contains(&label) {
+                shown
+                    .entry((label.into(), family.into()))
+                    .or_default()
+                    .insert(value.trim_matches('"').into());
+            }
+        }
+    }
+    let document = include_str!("../../docs/METRICS.md");
+    let rows = document.lines().skip_while(|line| *line != "| label | of | values |").skip(2);
+    let mut documented: BTreeMap<(String, String), BTreeSet<String>> = BTreeMap::new();
+    for row in rows.take_while(|line| line.starts_with('|')) {
+        let quoted =
+            |cell: &str| -> Vec<String> { cell.split('`').skip(1).step_by(2).map(Into::into).collect() };
+        let cells: Vec<_> = row.trim_matches('|').split('|').map(quoted).collect();
+        let key = (cells[0][0].clone(), cells[1].first().cloned().unwrap_or_default());
+        assert_eq!(documented.insert(key, cells[2].iter().cloned().collect()), None, "twice: {row}");
+    }
+    assert_eq!(documented, shown);
+}
+
+#[test]
+fn the_documentation_lists_the_bounds_of_the_buckets() {
+    let document = include_str!("../../docs/METRICS.md").replace('\n', " ");
+    let all: Vec<_> =
+        buckets(std::iter::empty()).into_iter().map(|(le, _)| le).filter(|le| le != "+Inf").collect();
+    assert!(document.contains(&format!(": {}. A duration", all.join(", "))), "{all:?}");
+}
+
+#[test]
 fn counters_are_there_from_the_start_for_every_known_label() {
     let figures = Figures::of(&Tally::default());
     let scrape = Scrape::parse(&render(&[figures.reading("cache", State::Closed)], &CONFIGURATION));
