@@ -14,11 +14,13 @@
 //! | [`http`] | just enough HTTP for the admin API |
 //! | [`prometheus`] | a real Prometheus that scrapes the proxy |
 //! | [`browser`] | a headless Chromium for the dashboard |
+//! | [`documents`] | README.md and docs/ as data |
 //! | [`payload`] | long reproducible byte streams and their checksums |
 //!
 //! Absent on purpose: the proxy's own code. Everything here goes through sockets, signals and files.
 
 pub mod browser;
+pub mod documents;
 pub mod fake;
 pub mod fusewire;
 pub mod http;
