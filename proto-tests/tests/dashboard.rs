@@ -7,7 +7,7 @@ use std::time::Instant;
 use fusewire::admin::{self, Access, Token};
 use fusewire::backends::Backends;
 use fusewire::config::{self, Endpoint, args::Inputs};
-use proto_tests::{Browser, Client, Fusewire, Redis, Setup};
+use proto_tests::{Browser, Client, Fusewire, Pg, Redis, Setup};
 use tokio_util::sync::CancellationToken;
 
 /// Two backends: `cache` in front of this Redis, `db` in front of nobody.
@@ -105,6 +105,68 @@ async fn a_killed_redis_is_shown_with_its_cause_and_reset_by_a_confirmed_click()
     browser
         .until("document.querySelector(\"[data-name='cache'] .next\").textContent === 'until reset'")
         .await;
+    assert_clean(&browser, "").await;
+    browser.close().await;
+    proxy.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tile_and_a_sentence_say_why_it_is_open_and_when_it_tries_again() {
+    let redis = Redis::start();
+    let proxy = proxy_for(redis.addr());
+    for _ in 0..5 {
+        Pg::refused(proxy.addr("db"));
+    }
+    proxy.await_state("db", "open");
+    let browser = open(&proxy, "#db").await;
+    browser
+        .until("document.querySelector(\"[data-name='db'] .because\").textContent === 'connection refused'")
+        .await;
+    assert_eq!(
+        browser.eval("document.querySelector(\"[data-name='cache'] .because\").textContent").await,
+        ""
+    );
+    browser
+        .until(
+            "/^It opened .+ ago because calls kept failing \\(connection refused\\)\\. Calls get an error at once instead of \
+             waiting for Postgres\\. In .+ one call is let through as a test/.test(\
+             document.querySelector('.consequence').textContent)",
+        )
+        .await;
+    proxy.post("/api/v1/circuit-breaker/reset/db");
+    browser.until("document.querySelector(\"[data-name='db'] .because\").textContent === ''").await;
+    proxy.post("/api/v1/circuit-breaker/trip/db");
+    browser
+        .until("document.querySelector(\"[data-name='db'] .because\").textContent === 'opened by hand'")
+        .await;
+    assert_clean(&browser, "").await;
+    browser.close().await;
+    proxy.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_keyboard_is_enough() {
+    const ENTER: &str = "\u{E007}";
+    const ESCAPE: &str = "\u{E00C}";
+    const RIGHT: &str = "\u{E014}";
+    let redis = Redis::start();
+    let proxy = proxy_for(redis.addr());
+    let browser = open(&proxy, "#all").await;
+    let focus = "document.activeElement.dataset.name ?? document.activeElement.id";
+    browser.type_into("[data-name='cache']", RIGHT).await;
+    browser.until(&format!("({focus}) === 'db'")).await;
+    browser.type_into(":focus", ENTER).await;
+    browser.until(&format!("({focus}) === 'detail-name'")).await;
+    browser.until("document.querySelector('#detail-name').textContent.startsWith('db')").await;
+    // The controls are the next stop but the way back.
+    browser.until("document.querySelector('[data-lever=trip]') !== null").await;
+    browser.type_into("[data-lever=trip]", ENTER).await;
+    browser.until("document.querySelector('dialog') !== null").await;
+    browser.type_into("dialog [value=proceed]", ENTER).await;
+    browser.until(&shows("db", "Open")).await;
+    browser.until("document.querySelector('dialog') === null").await;
+    browser.type_into("body", ESCAPE).await;
+    browser.until(&format!("({focus}) === 'db'")).await;
     assert_clean(&browser, "").await;
     browser.close().await;
     proxy.stop();

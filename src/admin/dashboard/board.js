@@ -17,6 +17,7 @@ export class Board {
   constructor(onFilter) {
     this.#form.addEventListener("input", onFilter);
     this.#form.addEventListener("submit", (event) => event.preventDefault());
+    this.#list.addEventListener("keydown", (event) => this.#walk(event));
     document.addEventListener("keydown", (event) => {
       const typing = event.target.closest("input, select, textarea, dialog");
       if (event.key === "/" && !typing && !event.ctrlKey && !event.metaKey) {
@@ -50,6 +51,25 @@ export class Board {
       const backend = store.backends.get(name);
       if (backend?.breaker) tile.tick(backend, now);
     }
+  }
+
+  /** The keyboard goes on from the tile of this backend. */
+  focus(name) {
+    this.#tiles.get(name)?.link.focus({ preventScroll: true });
+  }
+
+  /** Arrows go from tile to tile, as they lie; fifty are too many for the Tab key. */
+  #walk(event) {
+    const links = [...this.#list.querySelectorAll("a")];
+    const at = links.indexOf(event.target);
+    if (at < 0 || event.ctrlKey || event.altKey || event.metaKey || event.shiftKey) return;
+    const top = links[0].offsetTop;
+    const columns = links.filter((link) => link.offsetTop === top).length;
+    const steps = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns, Home: -at, End: links.length - 1 - at };
+    const next = links[at + steps[event.key]];
+    if (!next) return;
+    event.preventDefault();
+    next.focus();
   }
 
   #tile({ name, protocol }) {

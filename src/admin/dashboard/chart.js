@@ -73,7 +73,7 @@ export class Chart {
       width,
       height,
       padding: tiny ? [2, 0, 2, 0] : [8, 18, 0, 0],
-      legend: { show: !tiny, markers: { width: 2, dash: (_, index) => (series[index - 1]?.dash ? "dashed" : "solid") } },
+      legend: { show: !tiny, markers: { width: 2, dash: (_, index) => legendDash(series[index - 1]?.dash) } },
       cursor: tiny ? { show: false } : { sync: { key: "time" }, drag: { x: false, y: false }, points: { size: 6 } },
       select: { show: false },
       scales: {
@@ -112,6 +112,9 @@ export class Chart {
     });
   }
 }
+
+/** The border of a legend's square, as the line is drawn: a series is known without its colour. */
+const legendDash = (dash) => (!dash ? "solid" : dash[0] < dash[1] ? "dotted" : "dashed");
 
 const minutes = (at) => new Date(at * 1e3).toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" });
 

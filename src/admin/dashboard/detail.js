@@ -16,7 +16,7 @@ const CHARTS = [
     floor: 4,
     series: [
       { key: "calls", label: "calls", color: "--calls", fill: true },
-      { key: "failures", label: "failures", color: "--failures", quiet: true },
+      { key: "failures", label: "failures", color: "--failures", dash: [2, 3], quiet: true },
       { key: "rejections", label: "rejections", color: "--rejections", dash: [6, 4], quiet: true },
     ],
   },
@@ -64,6 +64,11 @@ export class Detail {
     this.#root.hidden = !backend;
     this.#root.replaceChildren();
     if (backend) this.#parts = this.#build(backend);
+  }
+
+  /** The keyboard goes on from here. */
+  focus() {
+    document.getElementById("detail-name")?.focus({ preventScroll: true });
   }
 
   update(backend, now) {
@@ -117,7 +122,7 @@ export class Detail {
     this.#root.append(
       h("header", {},
         h("a", { class: "back", href: "#all" }, "All backends"),
-        h("h2", { id: "detail-name" }, backend.name, h("span", { class: "protocol" }, backend.protocol)),
+        h("h2", { id: "detail-name", tabindex: -1 }, backend.name, h("span", { class: "protocol" }, backend.protocol)),
         parts.address,
         h("p", { class: "status" }, parts.glyph.svg, parts.state, parts.mode, parts.next),
         parts.consequence,

@@ -22,6 +22,8 @@ const board = new Board(() => render());
 const detail = new Detail(showProblem);
 let chosen = null;
 let known = false;
+/** The name of the backend that is shown in full, if any. */
+let shown = null;
 
 function selected() {
   const hash = decodeURIComponent(location.hash.slice(1));
@@ -34,6 +36,7 @@ function selected() {
 
 function render() {
   const backend = selected();
+  shown = backend?.name ?? null;
   document.body.classList.toggle("focused", backend !== null);
   detail.select(backend);
   board.update(store, backend?.name);
@@ -82,9 +85,15 @@ function onEvent(name, data) {
 }
 
 addEventListener("hashchange", () => {
+  const before = shown;
   render();
-  if (selected()) element("detail").scrollIntoView({ block: "start" });
-  else scrollTo({ top: 0 });
+  if (shown !== null) {
+    element("detail").scrollIntoView({ block: "start" });
+    detail.focus();
+  } else {
+    scrollTo({ top: 0 });
+    board.focus(before);
+  }
 });
 addEventListener("keydown", (event) => {
   if (event.key === "Escape" && !event.target.closest("dialog, input") && selected()) location.hash = "all";

@@ -3,11 +3,12 @@
 import { Chart } from "./chart.js";
 import { h, setAttribute, setText, switchGlyph } from "./dom.js";
 import { MODE_WORDS, STATE_WORDS, duration, millis, rate } from "./format.js";
+import { because } from "./trip.js";
 
 const SPARK = [
   { key: "calls", label: "calls", color: "--calls", fill: true },
   { key: "rejections", label: "rejections", color: "--rejections", dash: [3, 3], quiet: true },
-  { key: "failures", label: "failures", color: "--failures", quiet: true },
+  { key: "failures", label: "failures", color: "--failures", dash: [1, 2], quiet: true },
 ];
 
 export class Tile {
@@ -15,6 +16,7 @@ export class Tile {
   #state = h("b", { class: "word" });
   #mode = h("span", { class: "mode", hidden: true });
   #next = h("span", { class: "next" });
+  #because = h("span", { class: "because" });
   #bar = h("i", {});
   #figures = ["calls/s", "failed/s", "rejected/s", "p99"].map((label) => ({ label, value: h("dd", {}) }));
   #spark = h("div", { class: "spark", "aria-hidden": "true" });
@@ -27,6 +29,7 @@ export class Tile {
       { href: `#${encodeURIComponent(name)}`, "data-name": name },
       h("span", { class: "head" }, this.#glyph.svg, h("strong", { class: "name", title: name }, name), h("span", { class: "protocol" }, protocol)),
       h("span", { class: "status" }, this.#state, this.#mode, this.#next),
+      this.#because,
       h("span", { class: "countdown", "aria-hidden": "true" }, this.#bar),
       this.#spark,
       h("dl", { class: "figures" }, figures),
@@ -43,6 +46,7 @@ export class Tile {
     setText(this.#state, STATE_WORDS[state]);
     this.#mode.hidden = !mode || mode === "enforce";
     setText(this.#mode, MODE_WORDS[mode] ?? "");
+    setText(this.#because, because(backend));
     const last = (key) => samples[key].at(-1);
     const values = [rate(last("calls")), rate(last("failures")), rate(last("rejections")), millis(last("p99_ms"))];
     this.#figures.forEach(({ value }, index) => {

@@ -32,27 +32,52 @@ export function checked(backend) {
   return `Last check at ${clock(Date.parse(last.at) / 1e3)}: ${found[last.result] ?? last.result}, ${millis(last.duration_ms)}.`;
 }
 
+/** Why a breaker is not closed, in two or three words for lists; nothing if it is. */
+export function because({ state, breaker }) {
+  const trip = breaker.last_trip;
+  if (state === "closed" || !trip) return "";
+  if (trip.cause) return shortCause(trip.cause);
+  return { manual: "opened by hand", probe_slow: "test call too slow" }[trip.condition] ?? "calls too slow";
+}
+
 /** What the present state means for clients, in a sentence or two. `now` is fusewire's time. */
 export function consequence(backend, now) {
   const { state, mode, retryAt, breaker } = backend;
   const server = serverName(backend.protocol);
   if (mode === "disabled") return `Disabled: every call goes to ${server}, whatever happens to it.`;
-  const seen = mode === "observe" ? " It only observes: nothing is rejected." : "";
+  const spared = `It only observes: calls still go to ${server}, and are counted as what it would have rejected.`;
+  const refused = mode === "observe" ? spared : `Calls get an error at once instead of waiting for ${server}.`;
   if (state === "open") {
     const next =
       retryAt === null
         ? "It stays open until somebody resets it."
         : `In ${duration(retryAt - now)} one call is let through as a test; if it succeeds, the breaker closes.`;
-    return `Calls get an error at once instead of waiting for ${server}. ${next}${seen}`;
+    return `${opened(backend, now)} ${refused} ${next}`;
   }
   if (state === "half_open") {
-    return `The next call is let through as a test. If it succeeds the breaker closes, if it fails it opens again; until then all others get an error at once.${seen}`;
+    const others = mode === "observe" ? spared : "Until then all others get an error at once.";
+    return `The next call is let through as a test. If it succeeds the breaker closes, if it fails it opens again. ${others}`;
   }
+  const seen = mode === "observe" ? " It only observes: nothing is rejected." : "";
   const run = breaker.metrics.consecutive_failures;
   const limit = backend.threshold ? ` of ${count(backend.threshold)}` : "";
   const failing = run > 0 ? ` ${count(run)}${limit} failures in a row so far.` : "";
   const slow = breaker.slow_start ? " After its recovery not every call is let through yet." : "";
   return `All calls go to ${server}.${failing}${slow}${seen}`;
+}
+
+/** When it opened and why, in a sentence. */
+function opened({ since, breaker }, now) {
+  const trip = breaker.last_trip;
+  const why = {
+    manual: () => "an operator opened it by hand",
+    consecutive_failures: () => `calls kept failing (${shortCause(trip.cause)})`,
+    probe_failed: () => `a test call failed as well (${shortCause(trip.cause)})`,
+    probe_slow: () => "a test call took too long",
+    check_failed: () => `fusewire's own check failed (${shortCause(trip.cause)})`,
+  }[trip?.condition];
+  const reason = why?.() ?? (trip ? `of a ${trip.reason}` : "of an earlier trip");
+  return `It opened ${duration(now - since)} ago because ${reason}.`;
 }
 
 function condition(trip, backend) {
