@@ -301,18 +301,25 @@ struct Programs {
 }
 
 impl Programs {
-    /// `dir` is the instance's own: root's files need not be readable to the user that Postgres runs as, so 18 is
-    /// copied there.
+    /// `dir` is the instance's own: where the user that Postgres runs as cannot reach root's files, 18 is copied there.
     fn of(release: Release, dir: &Path) -> Self {
         let bin = match release {
             Release::System => return Self { postgres: tool("postgres"), initdb: tool("initdb") },
-            Release::Eighteen if owner().is_none() => eighteen().join("bin"),
             Release::Eighteen => {
-                let own = dir.join("release");
-                fs::create_dir(&own).expect("a directory");
-                ["bin", "lib", "share"].iter().for_each(|part| copy(&eighteen().join(part), &own.join(part)));
-                give_away(dir);
-                own.join("bin")
+                let installed = eighteen();
+                let version =
+                    as_postgres(&installed.join("bin/postgres")).arg("--version").current_dir("/").output();
+                if version.is_ok_and(|output| output.status.success()) {
+                    installed.join("bin")
+                } else {
+                    let own = dir.join("release");
+                    fs::create_dir(&own).expect("a directory");
+                    ["bin", "lib", "share"]
+                        .iter()
+                        .for_each(|part| copy(&installed.join(part), &own.join(part)));
+                    give_away(dir);
+                    own.join("bin")
+                }
             }
         };
         Self { postgres: bin.join("postgres"), initdb: bin.join("initdb") }

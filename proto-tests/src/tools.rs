@@ -13,14 +13,16 @@ use std::{env, fs, io};
 
 use socket2::{Domain, Socket, Type};
 
-/// The path of a program, from the newest `/usr/lib/postgresql/*/bin` or from `PATH`.
+/// The path of a program, from the newest `/usr/lib/postgresql/*/bin`, from `PATH`, or from `/usr/sbin`, which is not on
+/// everybody's `PATH`.
 ///
 /// # Panics
 /// If the program is nowhere.
 pub fn tool(name: &str) -> PathBuf {
     let on_path: Vec<PathBuf> =
         env::var_os("PATH").map(|path| env::split_paths(&path).collect()).unwrap_or_default();
-    let all: Vec<PathBuf> = postgres_bin_dirs().into_iter().chain(on_path).collect();
+    let all: Vec<PathBuf> =
+        postgres_bin_dirs().into_iter().chain(on_path).chain(["/usr/sbin".into()]).collect();
     all.iter().map(|dir| dir.join(name)).find(|path| path.is_file()).unwrap_or_else(|| {
         panic!("`{name}` is not installed; proto-tests/run.sh installs what the tests need")
     })

@@ -78,9 +78,13 @@ fn a_pgbouncer_that_has_no_server_to_offer_is_a_failure() {
     assert_eq!(first.rows("SELECT 1").0, ["1"]);
     postgres.sql("ALTER ROLE app CONNECTION LIMIT 0");
     postgres.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'app'");
-    eventually("the end of the session", || {
-        let left = postgres.sql("SELECT count(*) FROM pg_stat_activity WHERE usename = 'app'");
-        check(left == "0", left)
+    // Until it has noticed, pgbouncer would hand the dead connection out.
+    let mut console = Pg::connect(pgbouncer.addr());
+    console.startup("postgres", "pgbouncer").expect("its console");
+    eventually("pgbouncer to see the end of its connection", || {
+        let servers = console.query("SHOW SERVERS");
+        let left = servers.iter().filter(|row| row.body.windows(3).any(|name| name == b"app")).count();
+        check(left == 0, servers)
     });
     assert_eq!(errors(&first.query("SELECT 1")), ["FATAL 08P01 query_wait_timeout"]);
     let text = "FATAL 08P01 server login has been failing, try again later (server_login_retry)";
