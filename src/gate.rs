@@ -612,6 +612,12 @@ impl Permit {
         self.ticket.generation
     }
 
+    /// Whether its verdict would still have an effect: the breaker has not changed its state since, and a probe has its
+    /// slot.
+    pub fn is_live(&self, now: Instant) -> bool {
+        self.lane.gate.with(|inner| inner.breaker.is_live(now, self.ticket))
+    }
+
     /// Says whose move it is: the backend's, or the client's. Without effect on calls that are not probes.
     pub fn set_owed(&self, owed: bool) {
         if self.is_probe() {

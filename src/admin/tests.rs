@@ -58,7 +58,7 @@ fn backend(name: &str, protocol: Protocol) -> config::Backend {
 }
 
 fn redis() -> config::Redis {
-    config::Redis { reject_code: "CIRCUITOPEN".into(), verdicts: Overrides::default() }
+    config::Redis::default()
 }
 
 /// `cache` (Redis) and `db` (Postgres), both closed, both without a call.

@@ -232,6 +232,17 @@ impl Breaker {
         }
     }
 
+    /// Whether the verdict of this call would come in time: the generation that admitted it lasts, and a probe has its
+    /// slot.
+    pub fn is_live(&mut self, now: Instant, ticket: Ticket) -> bool {
+        self.tick(now);
+        let holds = match (&self.phase, ticket.probe()) {
+            (Phase::HalfOpen { slots, .. }, Some(probe)) => slots.iter().any(|slot| slot.probe == probe),
+            (_, probe) => probe.is_none(),
+        };
+        holds && ticket.generation == self.generation
+    }
+
     /// Takes what a check has found that was begun in `generation`; the next one will have been made within `next`. What an
     /// older generation's check has found changes nothing, and neither does any while it is disabled or forced open.
     pub fn check(&mut self, generation: Generation, finding: Finding, next: Duration, outcome: Outcome) {

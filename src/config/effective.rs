@@ -71,6 +71,7 @@ fn value(backend: &Backend, key: Key) -> Option<Value> {
         Key::CheckUser => Value::Text(postgres?.check_user.clone()),
         Key::ConnectTimeout => Value::Span(Some(timeouts.connect)),
         Key::ResponseTimeout => Value::Span(timeouts.response),
+        Key::UnboundedCommands => Value::Commands(redis?.unbounded_commands.clone()),
         Key::HandshakeTimeout => Value::Span(Some(timeouts.handshake)),
         Key::TcpUserTimeout => Value::Span(Some(timeouts.tcp_user)),
         Key::Keepalive => Value::Span(Some(timeouts.keepalive)),
@@ -84,12 +85,14 @@ fn value(backend: &Backend, key: Key) -> Option<Value> {
         Key::UpstreamCert => Value::Path(identity.map(|identity| identity.cert.clone())),
         Key::UpstreamKey => Value::Path(identity.map(|identity| identity.key.clone())),
         Key::RejectCode => Value::Text(redis?.reject_code.clone()),
+        Key::Cures => Value::Commands(redis?.cures.clone()),
         Key::RejectConnectCode => Value::State(postgres?.reject_connect_code),
         Key::RejectQueryCode => Value::State(postgres?.reject_query_code),
         Key::AnswerEmptyQueries => Value::Switch(postgres?.answer_empty_queries),
         Key::FailureErrors => Value::Codes(failure.clone()),
         Key::SuccessErrors => Value::Codes(success.clone()),
         Key::IgnoredErrors => Value::Codes(ignored.clone()),
+        Key::IgnoreScriptErrors => Value::Switch(redis?.ignore_script_errors),
         Key::Admin
         | Key::AdminTokenFile
         | Key::AdminInsecure
@@ -121,7 +124,7 @@ fn json(value: Value) -> Json {
         Value::Count(n) | Value::Limit(Some(n)) => return n.into(),
         Value::Factor(factor) => return (f64::from(factor.hundredths()) / 100.0).into(),
         Value::Switch(on) => return on.into(),
-        Value::Hosts(texts) | Value::Codes(texts) => return list(&texts),
+        Value::Hosts(texts) | Value::Codes(texts) | Value::Commands(texts) => return list(&texts),
         Value::Limit(None)
         | Value::Share(None)
         | Value::Span(None)

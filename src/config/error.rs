@@ -129,6 +129,8 @@ pub enum Reason {
     NotAnErrorState { value: String },
     #[error("{value} cannot be an error code of {protocol} or the beginning of one")]
     NotACode { value: String, protocol: &'static str },
+    #[error("{value} is not the name of a Redis command: NAME, NAME|SUBCOMMAND or PREFIX*")]
+    NotACommand { value: String },
     #[error("{code} is also in {other}; a code has one verdict")]
     TwoVerdicts { code: String, other: &'static str },
     #[error(

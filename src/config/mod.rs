@@ -209,8 +209,27 @@ impl Protocol {
 pub struct Redis {
     /// The first word of a rejection; upper-case letters.
     pub reject_code: Arc<str>,
+    /// Commands that pass whatever the breaker says: `NAME`, `NAME|SUBCOMMAND` or `PREFIX*`, in upper case.
+    pub cures: Vec<Arc<str>>,
+    /// Commands whose reply has no deadline, in the same form.
+    pub unbounded_commands: Vec<Arc<str>>,
     /// Overrides of the verdict table.
     pub verdicts: Overrides,
+    /// Whether the errors of scripts say nothing about the backend.
+    pub ignore_script_errors: bool,
+}
+
+impl Default for Redis {
+    /// As the table of settings has it.
+    fn default() -> Self {
+        Self {
+            reject_code: "CIRCUITOPEN".into(),
+            cures: vec!["SCRIPT|KILL".into(), "FUNCTION|KILL".into()],
+            unbounded_commands: Vec::new(),
+            verdicts: Overrides::default(),
+            ignore_script_errors: false,
+        }
+    }
 }
 
 /// Postgres settings.

@@ -221,7 +221,13 @@ impl Resolver {
     fn backend(&mut self, one: &Merged, stack: &Stack<'_>) -> Option<Backend> {
         let verdicts = stack.overrides()?;
         let protocol = match one.speaks {
-            Speaks::Redis => Protocol::Redis(Redis { reject_code: stack.text(Key::RejectCode)?, verdicts }),
+            Speaks::Redis => Protocol::Redis(Redis {
+                reject_code: stack.text(Key::RejectCode)?,
+                cures: stack.commands(Key::Cures)?,
+                unbounded_commands: stack.commands(Key::UnboundedCommands)?,
+                verdicts,
+                ignore_script_errors: stack.switch(Key::IgnoreScriptErrors)?,
+            }),
             Speaks::Postgres => Protocol::Postgres(Postgres {
                 reject_connect_code: stack.state(Key::RejectConnectCode)?,
                 reject_query_code: stack.state(Key::RejectQueryCode)?,
@@ -467,6 +473,10 @@ impl Stack<'_> {
 
     fn hosts(&self, key: Key) -> Option<Vec<Arc<str>>> {
         if let Value::Hosts(hosts) = self.get(key)? { Some(hosts) } else { None }
+    }
+
+    fn commands(&self, key: Key) -> Option<Vec<Arc<str>>> {
+        if let Value::Commands(names) = self.get(key)? { Some(names) } else { None }
     }
 
     fn switch(&self, key: Key) -> Option<bool> {

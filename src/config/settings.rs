@@ -37,6 +37,7 @@ pub enum Key {
     CheckUser,
     ConnectTimeout,
     ResponseTimeout,
+    UnboundedCommands,
     HandshakeTimeout,
     TcpUserTimeout,
     Keepalive,
@@ -50,12 +51,14 @@ pub enum Key {
     UpstreamCert,
     UpstreamKey,
     RejectCode,
+    Cures,
     RejectConnectCode,
     RejectQueryCode,
     AnswerEmptyQueries,
     FailureErrors,
     SuccessErrors,
     IgnoredErrors,
+    IgnoreScriptErrors,
     Admin,
     AdminTokenFile,
     AdminInsecure,
@@ -151,6 +154,8 @@ pub enum Kind {
     SqlState,
     /// Prefixes of error codes.
     Codes,
+    /// Names of Redis commands.
+    Commands,
     /// An address to listen on, or `off`.
     Admin,
     /// `text` or `json`.
@@ -324,6 +329,8 @@ settings! {
     ResponseTimeout "response_timeout" Backend Timeouts Kind::Span { min: MS, max: WEEK, off: true },
         Preset::Each { redis: "30s", postgres: "off" },
         "How long the server may be silent while it owes a reply; blocking commands get their own timeout on top";
+    UnboundedCommands "unbounded_commands" Redis Timeouts Kind::Commands, Preset::Same(""),
+        "Commands that may take any time, such as a module's; scripts, SAVE and DEBUG may anyhow";
     HandshakeTimeout "handshake_timeout" Backend Timeouts span(MS, HOUR), Preset::Same("30s"),
         "For a client to get through its handshake, and for the server to answer each step of it";
     TcpUserTimeout "tcp_user_timeout" Backend Timeouts span(MS, DAY), Preset::Same("30s"),
@@ -352,6 +359,8 @@ settings! {
 
     RejectCode "reject_code" Redis Rejections Kind::RedisCode, Preset::Same("CIRCUITOPEN"),
         "First word of the error that answers a rejected command";
+    Cures "cures" Redis Rejections Kind::Commands, Preset::Same("SCRIPT|KILL+FUNCTION|KILL"),
+        "Commands that are let through on a live connection while the breaker is open, because they can end the outage";
     RejectConnectCode "reject_connect_code" Postgres Rejections Kind::SqlState, Preset::Same("57P03"),
         "SQLSTATE of a refused connection; libpq tries its next host on 57P03 only";
     RejectQueryCode "reject_query_code" Postgres Rejections Kind::SqlState, Preset::Same("57000"),
@@ -365,6 +374,8 @@ settings! {
         "Error codes, or prefixes of them, that show the backend working";
     IgnoredErrors "ignored_errors" Backend Verdicts Kind::Codes, Preset::Same(""),
         "Error codes, or prefixes of them, that say nothing about the backend";
+    IgnoreScriptErrors "ignore_script_errors" Redis Verdicts Kind::Switch, Preset::Same("false"),
+        "Whether errors of EVAL, FCALL and their like say nothing about the backend, whatever their code: a script can return any";
 
     Admin "admin" Process Process Kind::Admin, Preset::Same("127.0.0.1:9900"),
         "Where the admin API, the metrics and the dashboard listen";
@@ -431,7 +442,7 @@ impl Setting {
             Kind::Share { .. } => "a number such as 0.5 or a string such as \"50%\"",
             Kind::Factor { .. } => "a number such as 1.5",
             Kind::Window { .. } => "a string such as \"100calls\" or \"10s\"",
-            Kind::Codes | Kind::Hosts => "an array of strings",
+            Kind::Codes | Kind::Commands | Kind::Hosts => "an array of strings",
             Kind::Span { .. } => "a string such as \"30s\"",
             Kind::Switch => "true or false",
             _ => "a string",
@@ -467,6 +478,7 @@ impl Setting {
             Kind::RedisCode => "WORD",
             Kind::SqlState => "SQLSTATE",
             Kind::Codes => "CODE+CODE...",
+            Kind::Commands => "NAME+NAME...",
             Kind::Admin => "ADDR|off",
             Kind::Format => "text|json",
             Kind::Level => "LEVEL",
@@ -501,6 +513,9 @@ impl Setting {
             Kind::RedisCode => "1 to 32 of A-Z".to_owned(),
             Kind::SqlState => "5 of 0-9 A-Z, not of class 00, 01 or 02".to_owned(),
             Kind::Codes => "codes joined by + (an array in TOML)".to_owned(),
+            Kind::Commands => {
+                "NAME, NAME|SUBCOMMAND or PREFIX*, joined by + (an array in TOML), or off".to_owned()
+            }
             Kind::Admin => "host:port, [v6]:port, unix:/path or off".to_owned(),
             Kind::Format => "text or json".to_owned(),
             Kind::Level => "off, error, warn, info, debug, trace, or directives".to_owned(),

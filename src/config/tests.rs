@@ -94,8 +94,7 @@ fn the_defaults_are_those_of_the_contract() {
     assert_eq!(redis.timeouts, timeouts);
     assert_eq!(postgres.timeouts, Timeouts { response: None, ..timeouts });
     let verdicts = Overrides::default();
-    let expected = Protocol::Redis(Redis { reject_code: "CIRCUITOPEN".into(), verdicts: verdicts.clone() });
-    assert_eq!(redis.protocol, expected);
+    assert_eq!(redis.protocol, Protocol::Redis(Redis::default()));
     let expected = Protocol::Postgres(Postgres {
         reject_connect_code: SqlState::CANNOT_CONNECT_NOW,
         reject_query_code: SqlState::OPERATOR_INTERVENTION,
@@ -713,6 +712,33 @@ fn the_longest_recovery_timeout_follows_a_longer_recovery_timeout_unless_it_was_
 }
 
 #[test]
+fn lists_of_commands_are_read_in_every_notation() {
+    let redis = |config: &Config| match &config.backends[0].protocol {
+        Protocol::Redis(redis) => redis.clone(),
+        Protocol::Postgres(_) => panic!("not Redis"),
+    };
+    let config =
+        loaded(&["--redis", "upstream=h:1,cures=config|set+bgsave,unbounded-commands=FT.*+graph.query"]);
+    let read = redis(&config);
+    assert_eq!(read.cures, ["CONFIG|SET".into(), "BGSAVE".into()]);
+    assert_eq!(read.unbounded_commands, ["FT.*".into(), "GRAPH.QUERY".into()]);
+    let file = "[[backend]]\nprotocol = 'redis'\nupstream = 'h:1'\ncures = ['script kill', 'DEBUG']\n\
+                unbounded_commands = []\nignore_script_errors = true";
+    let read = redis(&load_from(&[], &[], Some(file)).unwrap().config);
+    assert_eq!(read.cures, ["SCRIPT|KILL".into(), "DEBUG".into()]);
+    assert!(read.ignore_script_errors && read.unbounded_commands.is_empty());
+    assert!(redis(&loaded(&["--redis", "upstream=h:1,cures=off"])).cures.is_empty());
+    for bad in ["*", "A|B|C", "A*|B", "GE T X", "|KILL", "A|", "A,B", "GE*T", "X\u{e9}"] {
+        let file = format!("[[backend]]\nprotocol = 'redis'\nupstream = 'h:1'\ncures = ['{bad}']");
+        let problems = load_from(&[], &[], Some(&file)).unwrap_err();
+        assert!(
+            problems.iter().any(|problem| problem.contains("is not the name of a Redis command")),
+            "{bad}"
+        );
+    }
+}
+
+#[test]
 fn the_environment_disables_every_breaker() {
     let args = ["--redis", "upstream=h:1", "--postgres", "upstream=h:1"];
     let config = load_from(&args, &[("FUSEWIRE_MODE", "disabled")], None).unwrap().config;
@@ -840,14 +866,15 @@ fn documented(setting: &Setting) -> String {
     let code = |text: String| format!("`{}`", text.replace('|', "\\|"));
     let global = |text: String| if setting.is_global() { code(text) } else { dash.clone() };
     let spec = if setting.is_per_backend() { code(setting.dashed()) } else { dash.clone() };
-    let default = setting.default_words();
+    let cell = |text: String| text.replace('|', "\\|");
+    let default = cell(setting.default_words());
     format!(
         "| {} | {} | {spec} | {} | {default} | {} | {} |",
         code(setting.name.to_owned()),
         global(format!("--{} {}", setting.dashed(), setting.placeholder())),
         global(setting.variable()),
-        setting.range(),
-        setting.help,
+        cell(setting.range()),
+        cell(setting.help.to_owned()),
     )
 }
 

@@ -112,6 +112,20 @@ pub(super) fn is_redis_code(code: &str) -> bool {
     (1..=64).contains(&code.len()) && code.bytes().all(|b| b.is_ascii_graphic()) && !code.starts_with('-')
 }
 
+/// `SCRIPT|KILL`, `script kill`, `FT.SEARCH` or `FT.*`, in upper case with `|`; none if it is no command's name. A star
+/// stands for the rest of a name and is no command by itself.
+pub(super) fn redis_command(text: &str) -> Option<String> {
+    let mut words = text.split(['|', ' ']);
+    let (name, subcommand) = (words.next()?, words.next());
+    let is_word = |word: &str| {
+        (1..=64).contains(&word.len())
+            && word.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.' | b':'))
+    };
+    let plain = if subcommand.is_none() { name.strip_suffix('*').unwrap_or(name) } else { name };
+    let fits = is_word(plain) && subcommand.is_none_or(is_word) && words.next().is_none();
+    fits.then(|| text.replace(' ', "|").to_ascii_uppercase())
+}
+
 /// Whether this can be (the beginning of) an SQLSTATE.
 pub(super) fn is_sqlstate_prefix(code: &str) -> bool {
     (1..=5).contains(&code.len()) && code.bytes().all(|b| b.is_ascii_digit() || b.is_ascii_uppercase())

@@ -41,6 +41,7 @@ pub(super) enum Value {
     TlsMode(tls::Mode),
     State(SqlState),
     Codes(Vec<Arc<str>>),
+    Commands(Vec<Arc<str>>),
     Format(LogFormat),
 }
 
@@ -74,6 +75,7 @@ pub(super) fn read(setting: &Setting, written: &Written, speaks: Option<Speaks>)
     let text = match (written, setting.kind) {
         (_, Kind::Codes) => return read_codes(written, speaks),
         (_, Kind::Hosts) => return read_hosts(written),
+        (_, Kind::Commands) => return read_commands(written),
         (Written::One(text), _) => text.trim(),
         (Written::Many(_), _) => {
             return Err(Reason::WrongType { expected: setting.toml_type(), found: "array" });
@@ -153,6 +155,7 @@ pub(super) fn read(setting: &Setting, written: &Written, speaks: Option<Speaks>)
         },
         Kind::Codes => read_codes(written, speaks),
         Kind::Hosts => read_hosts(written),
+        Kind::Commands => read_commands(written),
         Kind::Format => match text {
             "text" => Ok(Value::Format(LogFormat::Text)),
             "json" => Ok(Value::Format(LogFormat::Json)),
@@ -201,6 +204,20 @@ fn read_codes(written: &Written, speaks: Option<Speaks>) -> Result<Value, Reason
         Some(code) => Err(Reason::NotACode { value: Reason::quote(code), protocol }),
         None => Ok(Value::Codes(codes.into_iter().map(Arc::from).collect())),
     }
+}
+
+/// `off` is none, as in the file an empty array is.
+fn read_commands(written: &Written) -> Result<Value, Reason> {
+    let names: Vec<&str> = match written {
+        Written::One(text) if text.trim() == "off" => Vec::new(),
+        Written::One(text) => text.split('+').map(str::trim).filter(|name| !name.is_empty()).collect(),
+        Written::Many(texts) => texts.iter().map(|text| text.trim()).collect(),
+    };
+    let read = |name: &&str| {
+        units::redis_command(name).ok_or_else(|| Reason::NotACommand { value: Reason::quote(name) })
+    };
+    let commands: Result<Vec<_>, _> = names.iter().map(read).collect();
+    Ok(Value::Commands(commands?.into_iter().map(Arc::from).collect()))
 }
 
 /// A bare word must be a level: the filter crate takes `inof` for a module of that name and then logs nothing.

@@ -23,6 +23,23 @@ fn trip(lane: &Lane, now: Instant) {
 }
 
 #[test]
+fn a_permit_lives_as_long_as_its_slot_and_its_generation() {
+    let now = Instant::now();
+    let gate = Gate::new("cache", Policy::default(), 1, now);
+    let lane = gate.lane(1);
+    let ordinary = lane.admit(now, CallKind::Command).unwrap();
+    assert!(ordinary.is_live(now));
+    gate.trip(now, Some(Duration::from_secs(1)));
+    assert!(!ordinary.is_live(now), "its generation is over");
+    let later = now + Duration::from_secs(1);
+    let probe = lane.admit(later, CallKind::Command).unwrap();
+    assert!(probe.is_probe() && probe.is_live(later));
+    probe.set_owed(false);
+    assert!(!probe.is_live(later + Policy::default().probe_timeout), "time has taken its slot");
+    assert_eq!(gate.state(), State::HalfOpen);
+}
+
+#[test]
 fn the_fast_path_follows_the_state() {
     let (gate, lane, now) = gate(Policy::default());
     assert_eq!(lane.closed(), Some(0));

@@ -38,13 +38,17 @@ pub(super) enum Command {
     Unsubscribe(Topic),
     /// `CLIENT`: its subcommand decides.
     Client,
-    /// `SCRIPT`, `FUNCTION`: `KILL` is the cure for a busy backend and always passes.
+    /// `SCRIPT`, `FUNCTION`: a busy backend answers `KILL`, whose success shows nothing.
     Script,
+    /// `EVAL`, `FCALL` and their like: may rightly run for any time, and can return any error.
+    Eval,
     /// `MONITOR`, `SYNC`, `PSYNC`: what follows is no request and reply.
     Stream,
     /// May wait for something other than the backend, for as long as its own argument says.
     Blocking(Clock),
-    /// May rightly run for any time: scripts, `SAVE`, `DEBUG SLEEP`.
+    /// `DEBUG`: may rightly run for any time too, and is answered even while the backend is loading.
+    Debugging,
+    /// May rightly run for any time: `SAVE`, and what the configuration names.
     Unbounded,
     /// `POST` and `Host:`: a browser was talked into speaking to Redis, which hangs up without a word.
     Forbidden,
@@ -78,8 +82,8 @@ pub(super) enum Clock {
 }
 
 use Command::{
-    Blocking, Client, Discard, Exec, Forbidden, Hello, Inconclusive, Multi, Ordinary, Quit, Reset, Script,
-    Shutdown, State, Stream, Subscribe, Unbounded, Unsubscribe, Unwatch, Watch,
+    Blocking, Client, Debugging, Discard, Eval, Exec, Forbidden, Hello, Inconclusive, Multi, Ordinary, Quit,
+    Reset, Script, Shutdown, State, Stream, Subscribe, Unbounded, Unsubscribe, Unwatch, Watch,
 };
 
 /// The commands that are not ordinary, by the length of their names. Those that COMMAND flags `loading` and
@@ -97,7 +101,7 @@ const BY_LENGTH: [&[(&str, Command)]; 13] = [
         ("echo", Inconclusive),
         ("time", Inconclusive),
         ("role", Inconclusive),
-        ("eval", Unbounded),
+        ("eval", Eval),
         ("wait", Blocking(Clock::LastMillis)),
         ("save", Unbounded),
         ("sync", Stream),
@@ -111,8 +115,8 @@ const BY_LENGTH: [&[(&str, Command)]; 13] = [
         ("xread", Blocking(Clock::BlockMillis)),
         ("blpop", Blocking(Clock::LastSeconds)),
         ("brpop", Blocking(Clock::LastSeconds)),
-        ("fcall", Unbounded),
-        ("debug", Unbounded),
+        ("fcall", Eval),
+        ("debug", Debugging),
         ("psync", Stream),
         ("host:", Forbidden),
     ],
@@ -121,14 +125,13 @@ const BY_LENGTH: [&[(&str, Command)]; 13] = [
         ("client", Client),
         ("config", Inconclusive),
         ("pubsub", Inconclusive),
-        ("module", Inconclusive),
         ("script", Script),
         ("blmove", Blocking(Clock::LastSeconds)),
         ("blmpop", Blocking(Clock::FirstSeconds)),
         ("bzmpop", Blocking(Clock::FirstSeconds)),
     ],
     &[
-        ("evalsha", Unbounded),
+        ("evalsha", Eval),
         ("publish", Inconclusive),
         ("command", Inconclusive),
         ("unwatch", Unwatch),
@@ -138,7 +141,7 @@ const BY_LENGTH: [&[(&str, Command)]; 13] = [
         ("monitor", Stream),
         ("migrate", Blocking(Clock::FifthMillis)),
         ("waitaof", Blocking(Clock::LastMillis)),
-        ("eval_ro", Unbounded),
+        ("eval_ro", Eval),
     ],
     &[
         ("readonly", Inconclusive),
@@ -148,7 +151,7 @@ const BY_LENGTH: [&[(&str, Command)]; 13] = [
         ("function", Script),
         ("bzpopmin", Blocking(Clock::LastSeconds)),
         ("bzpopmax", Blocking(Clock::LastSeconds)),
-        ("fcall_ro", Unbounded),
+        ("fcall_ro", Eval),
         ("shutdown", Shutdown),
     ],
     &[("subscribe", Subscribe(Topic::Channels)), ("readwrite", State)],
@@ -157,7 +160,7 @@ const BY_LENGTH: [&[(&str, Command)]; 13] = [
         ("xreadgroup", Blocking(Clock::BlockMillis)),
         ("psubscribe", Subscribe(Topic::Patterns)),
         ("ssubscribe", Subscribe(Topic::Shards)),
-        ("evalsha_ro", Unbounded),
+        ("evalsha_ro", Eval),
     ],
     &[("unsubscribe", Unsubscribe(Topic::Channels))],
     &[("punsubscribe", Unsubscribe(Topic::Patterns)), ("sunsubscribe", Unsubscribe(Topic::Shards))],
@@ -175,14 +178,46 @@ impl Command {
         })
     }
 
-    /// Whether a success shows that the backend works. `SELECT` and its like succeed while it is loading.
-    pub(super) fn conclusive(self) -> bool {
-        matches!(self, Ordinary | Exec | Script | Blocking(_) | Unbounded | Stream | Forbidden)
+    /// Whether a success shows that the backend works, given the first argument if it is one that
+    /// [`Command::needs_arguments`]. `SELECT` and its like succeed while the backend is loading, `SCRIPT KILL` while it
+    /// is busy.
+    pub(super) fn is_conclusive(self, argument: &[u8]) -> bool {
+        match self {
+            Script => !["KILL", "STATS"].iter().any(|word| argument.eq_ignore_ascii_case(word.as_bytes())),
+            _ => matches!(self, Ordinary | Exec | Eval | Blocking(_) | Unbounded),
+        }
     }
 
-    /// Whether it may be a probe: not if it may rightly take long, or ends the connection.
+    /// Passes whatever the breaker says: it takes nothing from the backend, and to reject it would leave the
+    /// client with a state that it has asked to be rid of.
+    pub(super) fn always_passes(self, argument: &[u8]) -> bool {
+        matches!(self, Quit | Reset | Unwatch | Discard | Unsubscribe(_))
+            || self == Client && argument.eq_ignore_ascii_case(b"REPLY")
+    }
+
+    /// Rejected, it leaves a connection in a state that the client believes to be another.
+    pub(super) fn poisons(self, argument: &[u8]) -> bool {
+        matches!(self, State | Hello | Reset)
+            || self == Client
+                && ["TRACKING", "CACHING"].iter().any(|word| argument.eq_ignore_ascii_case(word.as_bytes()))
+    }
+
+    /// The names of those that are not ordinary.
+    #[cfg(test)]
+    pub(super) fn special() -> impl Iterator<Item = &'static str> {
+        BY_LENGTH.iter().flat_map(|names| names.iter().map(|(name, _)| *name))
+    }
+
+    /// Whether it may be a probe: not if it may rightly take long, or ends the connection. A script may: while it
+    /// runs, the backend serves nobody else.
     pub(super) fn eligible(self) -> bool {
-        !matches!(self, Blocking(_) | Subscribe(_) | Stream | Shutdown)
+        !matches!(self, Blocking(_) | Unbounded | Debugging | Subscribe(_) | Stream | Shutdown)
+    }
+
+    /// The same command where the configuration says that it may take any time. What changes the connection's state
+    /// stays what it is.
+    pub(super) fn unbounded(self) -> Self {
+        if matches!(self, Ordinary | Inconclusive | Eval | Blocking(_)) { Unbounded } else { self }
     }
 
     /// Whether its reply is a step of the handshake, which has a deadline of its own.

@@ -8,7 +8,7 @@ use super::command::{Command, Patience, millis};
 use super::downstream::Batch;
 use super::fifo::{Account, Effect, Expect, Owed};
 use super::reject::{Local, Text};
-use super::session::{Block, Fate, Mute, Probe, Session, Then, Way};
+use super::session::{Block, Fate, Mute, Session, Then, Way};
 use super::upstream::Subscriptions;
 use crate::breaker::{CallKind, Generation, State};
 use crate::gate::Rejection;
@@ -19,12 +19,16 @@ use crate::protocol::Plan;
 const DISCARD: &[u8] = b"*1\r\n$7\r\nDISCARD\r\n";
 /// Sent when a rejected transaction leaves a WATCH behind at the backend.
 const UNWATCH: &[u8] = b"*1\r\n$7\r\nUNWATCH\r\n";
+/// Decides a probe in place of a command that may rightly take long.
+const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
 /// Takes the place of a rejected request behind CLIENT REPLY SKIP, so that the backend does not skip another's reply.
 const SKIPPED: &[u8] = b"*2\r\n$4\r\nECHO\r\n$1\r\n.\r\n";
 
 /// A request as far as it is known when it is decided upon.
 pub(super) struct Asked<'a> {
     pub(super) command: Command,
+    /// The configuration lets it pass whatever the breaker says.
+    pub(super) cure: bool,
     pub(super) args: u64,
     /// Its first two arguments, for commands that need them.
     pub(super) first: [&'a [u8]; 2],
@@ -39,10 +43,10 @@ pub(super) struct Asked<'a> {
 enum Pass {
     /// A call like any other, of this generation.
     Call(Generation),
-    /// A call that goes along with a probe in hand.
-    Covered(Generation),
-    /// It is the probe itself.
-    Probe(Generation),
+    /// A call that goes along with the probe in hand of this number.
+    Covered(Generation, u32),
+    /// It is the probe of this number itself.
+    Probe(Generation, u32),
     /// No call: it passes whatever the breaker says.
     Free,
 }
@@ -53,23 +57,16 @@ impl Asked<'_> {
         self.first[0].eq_ignore_ascii_case(word.as_bytes())
     }
 
-    fn kills(&self) -> bool {
-        self.command == Command::Script && self.is("KILL")
+    fn conclusive(&self) -> bool {
+        self.command.is_conclusive(self.first[0])
     }
 
-    /// Passes whatever the breaker says: it takes nothing from the backend, and to reject it would leave the
-    /// client with a state that it has asked to be rid of.
     fn always_passes(&self) -> bool {
-        use Command::{Discard, Quit, Reset, Unsubscribe, Unwatch};
-        matches!(self.command, Quit | Reset | Unwatch | Discard | Unsubscribe(_))
-            || self.command == Command::Client && self.is("REPLY")
-            || self.kills()
+        self.cure || self.command.always_passes(self.first[0])
     }
 
-    /// Rejected, it leaves a connection in a state that the client believes to be another.
     fn poisons(&self) -> bool {
-        matches!(self.command, Command::State | Command::Hello | Command::Reset)
-            || self.command == Command::Client && (self.is("TRACKING") || self.is("CACHING"))
+        self.command.poisons(self.first[0])
     }
 
     /// Queued in a transaction, it breaks the array of replies: `SUBSCRIBE a b` is two frames in one slot.
@@ -139,14 +136,14 @@ impl Session {
             self.block = Block::Virtual(rejection);
             return asked.answered(Local::Text(Text::Ok));
         }
-        match self.admit(batch, asked) {
+        match self.admit(batch, asked, plan) {
             Ok(pass) => self.forward(batch, asked, pass),
             Err(rejection) => self.reject(asked, rejection, plan),
         }
     }
 
     /// Asks the breaker, unless the answer is known.
-    fn admit(&mut self, batch: &mut Batch, asked: &Asked<'_>) -> Result<Pass, Rejection> {
+    fn admit(&mut self, batch: &mut Batch, asked: &Asked<'_>, plan: &mut Plan) -> Result<Pass, Rejection> {
         if let Some(generation) = batch.closed {
             self.lane.passed(1);
             return Ok(Pass::Call(generation));
@@ -154,19 +151,24 @@ impl Session {
         if asked.always_passes() {
             return Ok(Pass::Free);
         }
-        let conclusive = asked.command.conclusive();
+        // A transaction is one call: its EXEC goes along with it, and in it nothing blocks.
+        let within = matches!(self.block, Block::Open { .. }) && asked.command != Command::Exec;
+        let eligible = asked.command.eligible() || within;
+        let conclusive = asked.conclusive() && !within;
         if !asked.muted
-            && let Some(probe) = self.probes.last_mut().filter(|probe| !probe.spent)
-            && self.lane.gate().state() == State::HalfOpen
+            && let Some(probe) = self.unspent_probe(batch.now)
         {
-            // A transaction is one call: its EXEC goes along with it.
-            let within = matches!(self.block, Block::Open { .. }) && asked.command != Command::Exec;
-            probe.spent = conclusive && !within;
+            let (generation, number) = (probe.permit.generation(), probe.number);
+            probe.spent = conclusive || !eligible;
             self.lane.passed(1);
-            return Ok(Pass::Covered(probe.permit.generation()));
+            if eligible {
+                return Ok(Pass::Covered(generation, number));
+            }
+            self.ping(number, batch.now, plan);
+            return Ok(Pass::Call(generation));
         }
         if let Block::Open { generation, .. } = self.block
-            && asked.command != Command::Exec
+            && within
         {
             self.lane.passed(1);
             return Ok(Pass::Call(generation));
@@ -175,20 +177,24 @@ impl Session {
             self.lane.rejected(rejection, 1);
             return Err(rejection.clone());
         }
-        let eligible = asked.command.eligible() && !asked.muted;
-        let answer = match eligible {
-            true => self.lane.admit(batch.now, CallKind::Command),
-            false => self.lane.admit_ineligible(batch.now, CallKind::Command),
+        let answer = match asked.muted {
+            true => self.lane.admit_ineligible(batch.now, CallKind::Command),
+            false => self.lane.admit(batch.now, CallKind::Command),
         };
         match answer {
             Ok(permit) if permit.is_probe() => {
                 let generation = permit.generation();
-                self.probes.push(Probe::new(permit, conclusive));
-                Ok(Pass::Probe(generation))
+                let number = self.hold(permit, conclusive || !eligible, true);
+                if eligible {
+                    return Ok(Pass::Probe(generation, number));
+                }
+                self.lane.passed(1);
+                self.ping(number, batch.now, plan);
+                Ok(Pass::Call(generation))
             }
             Ok(permit) => Ok(Pass::Call(permit.defer())),
             Err(rejection) => {
-                if eligible || rejection.refusal.state == State::Open {
+                if !asked.muted || rejection.refusal.state == State::Open {
                     batch.rejection = Some(rejection.clone());
                 }
                 Err(rejection)
@@ -196,17 +202,34 @@ impl Session {
         }
     }
 
+    /// Sends a PING of fusewire's own, whose reply decides a probe: the command behind it may rightly take long, and
+    /// would keep everybody else waiting for its verdict.
+    fn ping(&mut self, number: u32, now: Instant, plan: &mut Plan) {
+        plan.insert(PING);
+        self.sent();
+        self.fifo.owe(Owed {
+            account: Account::None,
+            effect: Effect::Withhold,
+            timed: false,
+            probe: Some(number),
+            ..Owed::calls(1, 0, now)
+        });
+    }
+
     /// Lets a request through: what its reply will look like, and what it changes for those behind it.
     fn forward(&mut self, batch: &Batch, asked: &Asked<'_>, pass: Pass) -> Fate {
         let mut owed = Owed {
             account: match pass {
-                Pass::Call(generation) | Pass::Covered(generation) => {
+                Pass::Call(generation) | Pass::Covered(generation, _) => {
                     Account::Call { generation, start: batch.now }
                 }
-                Pass::Probe(_) | Pass::Free => Account::None,
+                Pass::Probe(..) | Pass::Free => Account::None,
             },
-            conclusive: asked.command.conclusive(),
-            probe: matches!(pass, Pass::Covered(_) | Pass::Probe(_)),
+            conclusive: asked.conclusive(),
+            probe: match pass {
+                Pass::Covered(_, number) | Pass::Probe(_, number) => Some(number),
+                Pass::Call(_) | Pass::Free => None,
+            },
             ..Owed::calls(1, 0, batch.now)
         };
         if asked.command.handshake() {
@@ -216,6 +239,8 @@ impl Session {
         let mut then = Then::GoOn;
         let in_block = matches!(self.block, Block::Open { .. });
         match asked.command {
+            // Which protocol is spoken from here on only its reply could tell.
+            Command::Hello if muted => then = Then::Relay,
             Command::Hello => owed.effect = Effect::Hello,
             Command::Reset => {
                 owed.effect = Effect::Reset;
@@ -235,18 +260,20 @@ impl Session {
             }
             Command::Multi if !in_block => {
                 let generation = match pass {
-                    Pass::Call(generation) | Pass::Covered(generation) | Pass::Probe(generation) => {
+                    Pass::Call(generation) | Pass::Covered(generation, _) | Pass::Probe(generation, _) => {
                         generation
                     }
                     Pass::Free => 0,
                 };
                 self.blocks += 1;
                 owed.effect = Effect::Multi(self.blocks);
-                self.block = Block::Open { number: self.blocks, generation, unbounded: false };
+                self.block =
+                    Block::Open { number: self.blocks, generation, unbounded: false, scripted: false };
             }
             Command::Exec => {
-                if let Block::Open { unbounded, .. } = self.block {
+                if let Block::Open { unbounded, scripted, .. } = self.block {
                     owed.effect = Effect::Exec;
+                    owed.scripted = scripted;
                     if unbounded {
                         owed.patience = Patience::Unbounded;
                         owed.timed = false;
@@ -296,13 +323,20 @@ impl Session {
                 then = Then::Relay;
             }
             Command::Blocking(_) if !in_block => owed.timed = false,
-            Command::Unbounded => match &mut self.block {
-                Block::Open { unbounded, .. } => *unbounded = true,
-                Block::None | Block::Virtual(_) => {
-                    owed.patience = Patience::Unbounded;
-                    owed.timed = false;
+            Command::Eval | Command::Unbounded | Command::Debugging => {
+                let excluded = asked.command == Command::Eval && batch.live.ignore_script_errors;
+                match &mut self.block {
+                    Block::Open { unbounded, scripted, .. } => {
+                        *unbounded = true;
+                        *scripted |= excluded;
+                    }
+                    Block::None | Block::Virtual(_) => {
+                        owed.patience = Patience::Unbounded;
+                        owed.timed = false;
+                        owed.scripted = excluded;
+                    }
                 }
-            },
+            }
             _ => {}
         }
         self.sent();

@@ -3,8 +3,12 @@
 //! With a closed breaker a pipeline of ordinary commands is one span and one entry in the queue; every other request
 //! is put to `decide` when its head is known.
 
+use std::sync::Arc;
 use std::time::Instant;
 
+use arc_swap::Guard;
+
+use super::Live;
 use super::command::{Command, TimeoutWatch};
 use super::decide::Asked;
 use super::fifo::{Account, Owed};
@@ -23,6 +27,8 @@ pub(super) struct Batch {
     pub(super) closed: Option<Generation>,
     /// What the breaker said to the first request that it did not let through.
     pub(super) rejection: Option<Rejection>,
+    /// The settings in force.
+    pub(super) live: Guard<Arc<Live>>,
     /// Ordinary calls not yet in the queue.
     pub(super) run: u64,
 }
@@ -31,7 +37,7 @@ impl Session {
     /// Takes in what the client has sent.
     pub(super) fn requests(&mut self, now: Instant, input: &[u8], plan: &mut Plan) {
         let closed = self.lane.closed();
-        let mut batch = Batch { now, closed, rejection: None, run: 0 };
+        let mut batch = Batch { now, closed, rejection: None, live: self.settings.live.load(), run: 0 };
         self.held = false;
         loop {
             let rest = input.get(plan.consumed()..).unwrap_or_default();
@@ -105,7 +111,10 @@ impl Session {
                 let command = Command::of(name);
                 let mut body = Body::new(args);
                 let behind = rest.get(len..).unwrap_or_default();
-                if command == Command::Ordinary && batch.closed.is_some() && self.open_road() {
+                let (cures, unbounded) = (&batch.live.cures, &batch.live.unbounded);
+                let plain =
+                    command == Command::Ordinary && (unbounded.is_empty() || !unbounded.mentions(name));
+                if plain && batch.closed.is_some() && self.open_road() {
                     batch.run += 1;
                     return match body.advance(behind, None) {
                         Flow::Done(more) => {
@@ -126,7 +135,10 @@ impl Session {
                         }
                     };
                 }
-                let first = match command.needs_arguments() {
+                let needs_arguments = command.needs_arguments()
+                    || cures.depends_on_argument(name)
+                    || unbounded.depends_on_argument(name);
+                let first = match needs_arguments {
                     false => [&b""[..]; 2],
                     true => match request::peek(behind, args) {
                         Peek::Partial => return Ok(false),
@@ -134,8 +146,10 @@ impl Session {
                         Peek::Words(words) => words,
                     },
                 };
+                let command = if unbounded.has(name, first[0]) { command.unbounded() } else { command };
+                let cure = cures.has(name, first[0]);
                 self.flush(batch);
-                let asked = Asked { command, args, first, muted: false, at: batch.now };
+                let asked = Asked { command, cure, args, first, muted: false, at: batch.now };
                 let fate = self.begin(batch, asked, plan);
                 pass(&fate, len, plan);
                 let watch = self.watch(command, args, &fate);
@@ -147,10 +161,13 @@ impl Session {
                 let Some((name, arguments)) = words.split_first() else { return Ok(true) };
                 let command = Command::of(name);
                 let word = |at: usize| arguments.get(at).map_or(&b""[..], Vec::as_slice);
-                self.flush(batch);
                 let args = arguments.len() as u64;
                 let first = [word(0), word(1)];
-                let asked = Asked { command, args, first, muted: false, at: batch.now };
+                let unbounded = batch.live.unbounded.has(name, first[0]);
+                let command = if unbounded { command.unbounded() } else { command };
+                let cure = batch.live.cures.has(name, first[0]);
+                self.flush(batch);
+                let asked = Asked { command, cure, args, first, muted: false, at: batch.now };
                 let fate = self.begin(batch, asked, plan);
                 pass(&fate, len, plan);
                 let mut watch = self.watch(command, args, &fate);
@@ -231,9 +248,7 @@ impl Session {
         if matches!(owed.account, Account::Call { .. }) {
             self.lane.ignored(1);
         }
-        if owed.probe {
-            self.probes.pop();
-        }
+        drop(self.release(owed.probe));
     }
 
     /// Whether an ordinary command passes without a second look while the breaker is closed.

@@ -47,8 +47,10 @@ pub(super) struct Owed {
     pub(super) conclusive: bool,
     /// Its duration is a latency sample.
     pub(super) timed: bool,
-    /// A conclusive reply decides the probe that it was admitted with.
-    pub(super) probe: bool,
+    /// A conclusive reply decides this probe of the session's.
+    pub(super) probe: Option<u32>,
+    /// A script has a part in it, and the configuration makes nothing of the errors that scripts return.
+    pub(super) scripted: bool,
 }
 
 /// How it is counted.
@@ -93,6 +95,8 @@ pub(super) enum Effect {
     Unpause,
     /// The client gets this in its place.
     Replace(Box<Local>),
+    /// Fusewire has asked for itself: the client gets nothing.
+    Withhold,
 }
 
 impl Owed {
@@ -107,7 +111,8 @@ impl Owed {
             patience: Patience::Response,
             conclusive: true,
             timed: true,
-            probe: false,
+            probe: None,
+            scripted: false,
         }
     }
 
@@ -122,7 +127,7 @@ impl Owed {
         self.expect == Expect::Reply
             && self.effect == Effect::None
             && (self.timed || self.patience == Patience::Unbounded)
-            && !self.probe
+            && self.probe.is_none()
     }
 
     /// Whether it is a call like most.
@@ -181,6 +186,7 @@ impl Fifo {
             && tail.common()
             && tail.patience == owed.patience
             && tail.conclusive == owed.conclusive
+            && tail.scripted == owed.scripted
             && same(tail.account, owed.account, blur)
         {
             tail.n += owed.n;

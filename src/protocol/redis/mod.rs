@@ -1,16 +1,19 @@
 //! Redis: RESP2 and RESP3 (PROTOCOLS.md §2).
 //!
 //! [`Session`] is what the driver talks to. `request` and `reply` find where requests and frames begin and end,
-//! `command` knows the few commands that are special, `downstream` and `upstream` are the
-//! session's two directions, `decide` its decision on one request, `fifo` keeps what is owed to the client, [`classify`] turns
-//! errors into verdicts, [`check`] asks a server whether it works, `reject` words fusewire's own replies.
+//! `command` knows the few commands that are special, [`commands`] lists them all, `downstream` and `upstream` are the
+//! session's two directions, `decide` its decision on one request, `named` what the configuration says of commands, `fifo`
+//! keeps what is owed to the client, [`classify`] turns errors into verdicts, [`check`] asks a server whether it works,
+//! `reject` words fusewire's own replies.
 
 pub mod check;
 pub mod classify;
 mod command;
+pub mod commands;
 mod decide;
 mod downstream;
 mod fifo;
+mod named;
 mod reject;
 mod reply;
 mod request;
@@ -27,6 +30,7 @@ pub use session::Session;
 use arc_swap::ArcSwap;
 
 use crate::config;
+use named::Named;
 
 /// What the sessions of one Redis backend share.
 #[derive(Debug)]
@@ -41,7 +45,13 @@ pub struct Settings {
 #[derive(Debug)]
 struct Live {
     reject_code: Arc<str>,
+    /// Pass whatever the breaker says.
+    cures: Named,
+    /// May take any time.
+    unbounded: Named,
     verdicts: Arc<classify::Table>,
+    /// Errors of scripts say nothing.
+    ignore_script_errors: bool,
     response: Option<Duration>,
     handshake: Duration,
 }
@@ -50,6 +60,9 @@ impl Live {
     fn new(redis: &config::Redis, timeouts: &config::Timeouts) -> Self {
         Self {
             reject_code: redis.reject_code.clone(),
+            cures: Named::new(&redis.cures),
+            unbounded: Named::new(&redis.unbounded_commands),
+            ignore_script_errors: redis.ignore_script_errors,
             verdicts: Arc::new(classify::Table::new(&redis.verdicts)),
             response: timeouts.response,
             // A handshake step is a reply like any other, so the nearer of the two deadlines holds.

@@ -42,6 +42,8 @@ pub struct Session {
     poisoned_open: bool,
     /// Probes that this connection's replies will decide, oldest first; only the last may be unspent.
     pub(super) probes: Vec<Probe>,
+    /// Numbers the probes, so that a reply decides none but its own.
+    probed: u32,
     pub(super) fifo: Fifo,
     pub(super) replies: Replies,
     pub(super) frame: Frame,
@@ -151,7 +153,7 @@ pub(super) enum Block {
     /// No transaction is open.
     None,
     /// One is open at the backend: what belongs to it passes.
-    Open { number: u64, generation: Generation, unbounded: bool },
+    Open { number: u64, generation: Generation, unbounded: bool, scripted: bool },
     /// One that was rejected: the backend knows nothing of it, and none of it will pass.
     Virtual(Rejection),
 }
@@ -159,6 +161,7 @@ pub(super) enum Block {
 /// A probe in the session's hands.
 #[derive(Debug)]
 pub(super) struct Probe {
+    pub(super) number: u32,
     pub(super) permit: Permit,
     /// A command whose reply will decide it has been sent.
     pub(super) spent: bool,
@@ -166,13 +169,36 @@ pub(super) struct Probe {
     owed: bool,
 }
 
-impl Probe {
-    pub(super) fn new(permit: Permit, spent: bool) -> Self {
-        Self { permit, spent, owed: true }
-    }
-}
-
 impl Session {
+    /// Takes a probe in hand; its number. `spent`: what will decide it is being sent; `owed`: the next move is the
+    /// backend's.
+    pub(super) fn hold(&mut self, permit: Permit, spent: bool, owed: bool) -> u32 {
+        if !owed {
+            permit.set_owed(false);
+        }
+        let number = self.probed;
+        self.probed = self.probed.wrapping_add(1);
+        self.probes.push(Probe { number, permit, spent, owed });
+        number
+    }
+
+    /// Gives out of hand the probe of this number, if it is still held.
+    pub(super) fn release(&mut self, number: Option<u32>) -> Option<Permit> {
+        let at = self.probes.iter().position(|probe| Some(probe.number) == number)?;
+        Some(self.probes.remove(at).permit)
+    }
+
+    /// The probe in hand that nothing has been sent for yet, if its slot is still its own: a client that was silent
+    /// for too long has lost it.
+    pub(super) fn unspent_probe(&mut self, now: Instant) -> Option<&mut Probe> {
+        let last = self.probes.last().filter(|probe| !probe.spent)?;
+        if !last.permit.is_live(now) {
+            self.probes.pop();
+            return None;
+        }
+        self.probes.last_mut()
+    }
+
     /// A session for a client that has just connected.
     pub fn new(lane: Lane, settings: Arc<Settings>) -> Self {
         Self {
@@ -189,6 +215,7 @@ impl Session {
             poison: None,
             poisoned_open: false,
             probes: Vec::new(),
+            probed: 0,
             fifo: Fifo::default(),
             replies: Replies::default(),
             frame: Frame::default(),
@@ -284,14 +311,17 @@ impl Session {
     pub(super) fn fail(&mut self, now: Instant, fault: Fault) {
         let verdict = Verdict::Failure(fault.into());
         let mut calls: u64 = self.calls();
-        let probing = self.fifo.owed().any(|owed| owed.probe);
+        let probing = self
+            .fifo
+            .owed()
+            .find_map(|owed| self.probes.iter().position(|probe| Some(probe.number) == owed.probe));
         let oldest = self.fifo.owed().find_map(|owed| match owed.account {
             Account::Call { generation, start } => Some((generation, start)),
             Account::None => None,
         });
-        if probing && !self.probes.is_empty() {
+        if let Some(probe) = probing {
             // The probe is what the breaker waits for, so it is the call that the failure is put down to.
-            self.probes.remove(0).permit.record(now, verdict);
+            self.probes.remove(probe).permit.record(now, verdict);
         } else if let Some((generation, start)) = oldest {
             self.lane.permit_of(generation, CallKind::Command, start).record(now, verdict);
             calls -= 1;
@@ -414,10 +444,7 @@ impl protocol::Session for Session {
                 self.life = Life::Relay(Link::Fresh(permit.generation()));
                 if permit.is_probe() {
                     // A stopped server accepts connections too: only a reply decides the probe.
-                    let mut probe = Probe::new(permit, false);
-                    probe.owed = false;
-                    probe.permit.set_owed(false);
-                    self.probes.push(probe);
+                    self.hold(permit, false, false);
                 } else {
                     permit.record(now, Verdict::Ignored);
                 }

@@ -123,7 +123,10 @@ impl Session {
                 }
                 let Some(role) = self.role(*first, rest) else { break };
                 let swallowed = role == Role::Reply
-                    && self.fifo.head_owed().is_some_and(|head| matches!(head.effect, Effect::Replace(_)));
+                    && self
+                        .fifo
+                        .head_owed()
+                        .is_some_and(|head| matches!(head.effect, Effect::Replace(_) | Effect::Withhold));
                 self.frame =
                     Frame { role, first: *first, failed: false, verdict: None, count: None, swallowed };
                 if role == Role::Reply && self.fifo.head().is_none() {
@@ -214,6 +217,11 @@ impl Session {
             Seen::Integer { .. } => {}
             Seen::Error { depth: 0, text } => {
                 self.frame.failed = true;
+                let head = self.fifo.head_owed();
+                if head.is_some_and(|head| head.scripted && head.effect != Effect::Exec) {
+                    self.frame.verdict = Some(Verdict::Ignored);
+                    return;
+                }
                 self.frame.verdict = Some(self.settings.verdicts().verdict(text));
                 // The backend closes behind these; its end of file is then no second failure.
                 let last_words: [&[u8]; 4] =
@@ -221,12 +229,13 @@ impl Session {
                 self.dismissed |= last_words.iter().any(|words| text.starts_with(words));
             }
             Seen::Error { depth: 1, text } => {
-                let in_block = self.fifo.head_owed().is_some_and(|head| head.effect == Effect::Exec);
-                if in_block
-                    && let verdict @ Verdict::Failure(_) = self.settings.verdicts().verdict(text)
+                let head = self.fifo.head_owed().filter(|head| head.effect == Effect::Exec);
+                if let Some(scripted) = head.map(|head| head.scripted)
                     && self.frame.verdict.is_none()
+                    && let verdict @ Verdict::Failure(_) = self.settings.verdicts().verdict(text)
                 {
-                    self.frame.verdict = Some(verdict);
+                    // Which of the replies is a script's is not known.
+                    self.frame.verdict = Some(if scripted { Verdict::Ignored } else { verdict });
                 }
             }
             Seen::Error { .. } => {}
@@ -284,10 +293,10 @@ impl Session {
             self.take_effect(&owed);
         }
         let mut decides = false;
-        if owed.probe && !hollow && !self.probes.is_empty() {
+        if !hollow && let Some(permit) = self.release(owed.probe) {
             decides = true;
             self.report(now, wins);
-            self.probes.remove(0).permit.record(now, verdict.clone());
+            permit.record(now, verdict.clone());
         }
         let Account::Call { generation, start } = owed.account else { return };
         match verdict {
@@ -316,7 +325,7 @@ impl Session {
     /// What a reply changes.
     fn take_effect(&mut self, owed: &Owed) {
         match &owed.effect {
-            Effect::None | Effect::Exec | Effect::Leave => {}
+            Effect::None | Effect::Exec | Effect::Leave | Effect::Withhold => {}
             Effect::Hello => {
                 if !self.frame.failed {
                     self.subscriptions.resp3 = self.frame.first == b'%';
@@ -359,6 +368,10 @@ impl Session {
             },
             _ if self.dismissed => {}
             _ => self.relay(),
+        }
+        if self.dismissed {
+            // It answers whatever the client was about to ask, and nothing may be put behind it.
+            self.hang_up();
         }
     }
 

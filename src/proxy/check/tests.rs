@@ -42,7 +42,7 @@ impl Drop for Rig {
 }
 
 fn redis() -> Protocol {
-    Protocol::Redis(Redis { reject_code: "X".into(), verdicts: Overrides::default() })
+    Protocol::Redis(Redis::default())
 }
 
 fn postgres() -> Protocol {

@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use super::*;
 use crate::backends::Backend;
 use crate::breaker::Policy;
-use crate::config::{self, Endpoint, Overrides, Protocol, Redis, Timeouts};
+use crate::config::{self, Endpoint, Protocol, Redis, Timeouts};
 use crate::gate::Gate;
 use crate::proxy::service::Route;
 use crate::proxy::shutdown::Shutdown;
@@ -160,7 +160,7 @@ impl Rig {
         let second = Duration::from_secs(1);
         let settings = config::Backend {
             name: "lines".into(),
-            protocol: Protocol::Redis(Redis { reject_code: "X".into(), verdicts: Overrides::default() }),
+            protocol: Protocol::Redis(Redis::default()),
             listen: Endpoint::Unix("unused".into()),
             upstream: Endpoint::Unix(path),
             tls: config::Tls::default(),

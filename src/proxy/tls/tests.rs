@@ -79,7 +79,7 @@ fn backend(protocol: Protocol, tls: config::Tls) -> config::Backend {
 }
 
 fn redis() -> Protocol {
-    Protocol::Redis(Redis { reject_code: "X".into(), verdicts: Overrides::default() })
+    Protocol::Redis(Redis::default())
 }
 
 fn postgres() -> Protocol {

@@ -197,6 +197,22 @@ fn maxclients_is_one_failure_with_the_close_behind_it() {
 }
 
 #[test]
+fn a_connection_that_the_backend_refuses_gets_one_reply_though_the_breaker_opens_by_it() {
+    scenario(|rig| {
+        rig.hold_dial = true;
+        rig.client(req("GET k"));
+        let now = rig.now;
+        rig.session().on_connected(now, None);
+        let bytes = std::mem::take(&mut rig.client_buf);
+        rig.server("-ERR max number of clients reached\r\n").trip();
+        rig.client_buf = bytes;
+        rig.pump();
+        assert_eq!(rig.down(), "-ERR max number of clients reached\r\n");
+        assert_eq!((rig.phase(), rig.count(Counter::RejectedOpen)), (Phase::Finish, 0));
+    });
+}
+
+#[test]
 fn a_protocol_error_of_the_backends_is_no_failure() {
     scenario(|rig| {
         rig.client(reqs(&["GET a", "GET b"])).server("-ERR Protocol error: unauthenticated bulk length\r\n");
@@ -314,36 +330,128 @@ fn a_probe_that_gets_no_reply_opens_again() {
     });
 }
 
+/// Those that may rightly take long, or end the connection.
+const INELIGIBLE: [&str; 7] =
+    ["BLPOP k 0", "XREAD BLOCK 0 STREAMS s $", "SUBSCRIBE a", "WAIT 1 0", "SAVE", "MONITOR", "SHUTDOWN"];
+
 #[test]
-fn blocking_commands_and_subscriptions_are_no_probes() {
-    for command in ["BLPOP k 0", "XREAD BLOCK 0 STREAMS s $", "SUBSCRIBE a", "MONITOR", "WAIT 1 0"] {
-        scenario(|rig| {
-            rig.passes(req("PING"), "+PONG\r\n").half_open().forget();
-            let down = rig.refused(req(command));
-            assert_eq!(rejections(&down), 1, "{command}");
-            assert_eq!(rig.count(Counter::Probes), 0, "{command}");
-            rig.forget().passes(req("GET k"), "$-1\r\n");
-            assert_eq!(rig.state(), State::Closed);
-        });
+fn a_command_that_may_take_long_has_a_ping_decide_the_probe() {
+    for command in INELIGIBLE {
+        for warm in [true, false] {
+            scenario(|rig| {
+                if warm {
+                    rig.passes(req("PING"), "+PONG\r\n");
+                }
+                rig.half_open().forget();
+                rig.client(req(command));
+                assert_eq!(rig.up(), text(&reqs(&["PING", command])), "{command}");
+                rig.server("+PONG\r\n");
+                assert_eq!((rig.state(), rig.count(Counter::Probes)), (State::Closed, 1), "{command}");
+                assert_eq!(rig.down(), "", "{command}");
+                let mut next = rig.another();
+                next.passes(req("GET k"), "$-1\r\n");
+            });
+        }
     }
 }
 
 #[test]
-fn an_ineligible_command_does_not_speak_for_the_eligible_ones_behind_it() {
+fn the_ping_of_a_probe_is_judged_like_any_call_and_never_shown() {
     scenario(|rig| {
-        rig.passes(req("PING"), "+PONG\r\n").half_open().forget();
-        rig.client(reqs(&["BLPOP k 0", "GET k"]));
-        assert_eq!(rig.up(), text(&req("GET k")));
+        rig.half_open().client(req("BLPOP k 5")).server("-LOADING x\r\n");
+        assert_eq!((rig.state(), rig.down()), (State::Open, String::new()));
+        rig.server("-LOADING y\r\n");
+        assert_eq!(rig.down(), "-LOADING y\r\n");
+        assert_eq!(rig.count(Counter::Failure), 2);
+    });
+    scenario(|rig| {
+        rig.half_open().client(req("BLPOP k 5")).server("-NOAUTH Authentication required.\r\n");
+        assert_eq!(rig.state(), State::Closed, "it is alive, and says so");
+        rig.server("-NOAUTH Authentication required.\r\n");
+        assert_eq!(rig.down(), "-NOAUTH Authentication required.\r\n");
+    });
+    scenario(|rig| {
+        rig.half_open().client(req("BLPOP k 0"));
+        rig.pass_time(policy().probe_timeout);
+        assert_eq!(rig.state(), State::Open, "a backend that does not answer PING is silent");
+    });
+    scenario(|rig| {
+        rig.half_open().client(req("BLPOP k 0"));
+        rig.server_eof();
+        assert_eq!((rig.state(), rig.count(Counter::Failure)), (State::Open, 1));
+    });
+    // RESP2 gives a subscriber's PING another reply.
+    scenario(|rig| {
+        let confirmation = "*3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n";
+        rig.passes(req("SUBSCRIBE a"), confirmation).half_open().forget();
+        rig.client(req("SUBSCRIBE a")).server("*2\r\n$4\r\npong\r\n$0\r\n\r\n");
+        assert_eq!((rig.state(), rig.down()), (State::Closed, String::new()));
+        rig.server(confirmation);
+        assert_eq!((rig.down(), rig.wait()), (confirmation.to_owned(), Wait::Nothing));
     });
 }
 
 #[test]
-fn a_worker_that_only_blocks_can_still_close_the_breaker() {
+fn in_a_transaction_no_ping_is_put_between() {
+    scenario(|rig| {
+        rig.passes(req("PING"), "+PONG\r\n").half_open().forget();
+        let block = reqs(&["MULTI", "BLPOP k 0", "EXEC"]);
+        rig.client(&block);
+        assert_eq!(rig.up(), text(&block));
+        rig.server("+OK\r\n+QUEUED\r\n*1\r\n*-1\r\n");
+        assert_eq!(rig.state(), State::Closed);
+    });
+}
+
+#[test]
+fn a_command_without_a_reply_takes_no_probe_and_does_not_speak_for_the_one_behind_it() {
+    scenario(|rig| {
+        rig.passes(req("PING"), "+PONG\r\n").half_open().forget();
+        rig.client(reqs(&["CLIENT REPLY SKIP", "BLPOP k 0", "GET k"]));
+        assert_eq!(rig.up(), text(&reqs(&["CLIENT REPLY SKIP", "ECHO .", "GET k"])));
+        assert_eq!(rig.count(Counter::Probes), 1);
+    });
+}
+
+#[test]
+fn a_worker_that_only_blocks_closes_the_breaker_and_goes_on_blocking() {
     scenario(|rig| {
         rig.half_open().client(req("BLPOP k 5"));
-        assert_eq!(rig.up(), text(&req("BLPOP k 5")));
+        rig.server("+PONG\r\n");
+        assert_eq!(rig.state(), State::Closed);
+        assert_eq!(rig.wait(), Wait::Backend(RESPONSE + Duration::from_secs(5)));
         rig.pass_time(Duration::from_secs(5));
         rig.server("*-1\r\n");
+        assert_eq!((rig.down(), rig.wait()), ("*-1\r\n".to_owned(), Wait::Nothing));
+    });
+}
+
+#[test]
+fn a_probe_that_has_lost_its_slot_lets_nothing_through() {
+    scenario(|rig| {
+        let get = req("GET k");
+        rig.half_open().client(&get[..12]);
+        rig.pass_time(policy().probe_timeout);
+        assert_eq!(rig.state(), State::HalfOpen, "its client was the silent one");
+        let mut next = rig.another();
+        next.client(&get);
+        assert_eq!(next.up(), text(&get), "the slot is free");
+        rig.client(&get[12..]);
+        assert_eq!(rig.up(), "", "and not this client's any more");
+        assert_eq!(rejections(&rig.down()), 1);
+        next.vanish();
+    });
+}
+
+#[test]
+fn a_late_reply_decides_no_probe_but_its_own() {
+    scenario(|rig| {
+        rig.half_open().client(req("HELLO 3")).half_open();
+        rig.client(req("GET k"));
+        assert_eq!(rig.up(), text(&reqs(&["HELLO 3", "GET k"])));
+        rig.server("-LOADING x\r\n");
+        assert_eq!(rig.state(), State::HalfOpen, "HELLO was let through by another half-open state");
+        rig.server("$-1\r\n");
         assert_eq!(rig.state(), State::Closed);
     });
 }
@@ -416,5 +524,50 @@ fn an_ignored_probe_frees_its_slot() {
         assert_eq!(rig.gate.snapshot(rig.now).probes_in_flight, 0);
         rig.client(req("GET k")).server("$-1\r\n");
         assert_eq!(rig.state(), State::Closed);
+    });
+}
+
+#[test]
+fn errors_of_scripts_say_nothing_where_the_configuration_says_so() {
+    let ignoring = Redis { ignore_script_errors: true, ..Redis::default() };
+    for script in ["EVAL x 0", "evalsha x 0", "EVAL_RO x 0", "EVALSHA_RO x 0", "FCALL f 0", "FCALL_RO f 0"] {
+        scenario_under(&ignoring, |rig| {
+            rig.passes(req("GET k"), "-LOADING x\r\n");
+            let ignored = rig.count(Counter::Ignored);
+            rig.passes(req(script), "-BUSY forged\r\n").passes(req(script), "-ERR user\r\n");
+            assert_eq!((rig.run(), rig.count(Counter::Ignored)), (1, ignored + 2), "{script}");
+            rig.passes(req(script), ":1\r\n");
+            assert_eq!(rig.run(), 0, "a script that ran shows the backend working");
+            rig.passes(req("GET k"), "-BUSY x\r\n");
+            assert_eq!(rig.run(), 1, "other commands count");
+            rig.passes(reqs(&["MULTI", script, "GET k"]), "+OK\r\n+QUEUED\r\n+QUEUED\r\n");
+            rig.passes(req("EXEC"), "*2\r\n-MISCONF forged\r\n$-1\r\n");
+            assert_eq!(rig.run(), 0, "in a transaction they do not either, and QUEUED was a success");
+            rig.passes(reqs(&["MULTI", script, "EXEC"]), "+OK\r\n+QUEUED\r\n-LOADING x\r\n");
+            assert_eq!(rig.run(), 1, "EXEC's own error is the backend's");
+            rig.passes(reqs(&["MULTI", "GET k", "EXEC"]), "+OK\r\n+QUEUED\r\n*1\r\n-OOM x\r\n");
+            assert_eq!(rig.run(), 1, "another transaction counts");
+        });
+        scenario(|rig| {
+            rig.passes(req(script), "-BUSY forged\r\n");
+            assert_eq!(rig.run(), 1, "off by default: {script}");
+        });
+    }
+    // A connection that dies under a script is a failure all the same.
+    scenario_under(&ignoring, |rig| {
+        rig.client(req("EVAL x 0"));
+        rig.server_eof();
+        assert_eq!(rig.run(), 1);
+    });
+}
+
+#[test]
+fn the_success_of_a_script_kill_shows_nothing() {
+    scenario(|rig| {
+        rig.passes(req("GET k"), "-BUSY x\r\n");
+        rig.passes(req("SCRIPT KILL"), "+OK\r\n").passes(req("FUNCTION KILL"), "-NOTBUSY x\r\n");
+        assert_eq!(rig.run(), 1, "a busy backend answers it");
+        rig.passes(req("SCRIPT EXISTS x"), "*1\r\n:0\r\n");
+        assert_eq!(rig.run(), 0);
     });
 }

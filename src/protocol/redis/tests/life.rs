@@ -342,6 +342,9 @@ fn a_client_that_never_reads_costs_bounded_memory() {
     }
     let entries = rig.session().fifo.owed().count();
     assert!(entries <= crate::protocol::redis::fifo::ENTRIES_MAX, "{entries} entries");
+    // docs/OPERATING.md says how much a full queue takes.
+    let entry = size_of::<crate::protocol::redis::fifo::Entry>();
+    assert!(entry <= 104, "{entry} bytes an entry");
 }
 
 #[test]

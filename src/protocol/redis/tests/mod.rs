@@ -56,8 +56,7 @@ fn policy() -> Policy {
     Policy { failure_threshold: Some(3), ..Policy::default() }
 }
 
-fn settings(overrides: Overrides) -> Settings {
-    let redis = Redis { reject_code: "CIRCUITOPEN".into(), verdicts: overrides };
+fn settings(redis: &Redis) -> Settings {
     let timeouts = Timeouts {
         connect: Duration::from_secs(3),
         response: Some(RESPONSE),
@@ -65,14 +64,19 @@ fn settings(overrides: Overrides) -> Settings {
         tcp_user: Duration::from_secs(30),
         keepalive: Duration::from_secs(30),
     };
-    Settings::new("cache".into(), &redis, &timeouts)
+    Settings::new("cache".into(), redis, &timeouts)
 }
 
 impl Rig {
     fn new(cut: Cut) -> Self {
+        Self::with(cut, &Redis::default())
+    }
+
+    /// With settings of its own.
+    fn with(cut: Cut, redis: &Redis) -> Self {
         let now = Instant::now();
         let gate = Gate::new("cache", policy(), 1, now);
-        let settings = Arc::new(settings(Overrides::default()));
+        let settings = Arc::new(settings(redis));
         let session = Session::new(gate.lane(1), settings.clone());
         Self {
             gate,
@@ -341,18 +345,23 @@ fn figures(rig: &Rig) -> Vec<u64> {
 
 /// Runs `script` with its bytes whole, cut once at every point, and in single bytes.
 fn scenario(script: impl Fn(&mut Rig)) {
-    scenario_of(true, script);
+    scenario_of(true, &Redis::default(), script);
+}
+
+/// The same under settings of its own.
+fn scenario_under(redis: &Redis, script: impl Fn(&mut Rig)) {
+    scenario_of(true, redis, script);
 }
 
 /// Like [`scenario`]; a request that is broken in its middle may have reached the backend in part or not at all,
 /// and so may a broken reply the client.
 fn broken_scenario(script: impl Fn(&mut Rig)) {
-    scenario_of(false, script);
+    scenario_of(false, &Redis::default(), script);
 }
 
-fn scenario_of(same_upstream: bool, script: impl Fn(&mut Rig)) {
+fn scenario_of(same_upstream: bool, redis: &Redis, script: impl Fn(&mut Rig)) {
     let run = |cut| {
-        let mut rig = Rig::new(cut);
+        let mut rig = Rig::with(cut, redis);
         script(&mut rig);
         rig.aborted = Some(rig.phase() == Phase::Abort);
         rig.vanish();

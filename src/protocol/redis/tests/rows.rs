@@ -161,6 +161,27 @@ fn subscriptions_are_confirmed_even_under_client_reply_off() {
 }
 
 #[test]
+fn a_hello_without_a_reply_makes_a_plain_relay() {
+    for mode in ["SKIP", "OFF"] {
+        scenario(|rig| {
+            rig.client(req("GET k")).client(reqs(&[
+                &format!("CLIENT REPLY {mode}"),
+                "HELLO 3",
+                "LRANGE l 0 -1",
+            ]));
+            rig.server("$-1\r\n*3\r\n$7\r\nmessage\r\n$1\r\na\r\n$2\r\nhi\r\n");
+            assert_eq!((rig.count(Counter::Opaque), rig.count(Counter::Success)), (1, 1));
+        });
+    }
+    scenario(|rig| {
+        rig.passes(req("PING"), "+PONG\r\n").client(req("CLIENT REPLY SKIP")).trip().forget();
+        rig.client(reqs(&["HELLO 3", "GET k"]));
+        assert_eq!(rejections(&rig.down()), 1, "a rejected one poisons as ever");
+        assert_eq!(rig.count(Counter::Opaque), 0);
+    });
+}
+
+#[test]
 fn client_reply_skip_skips_itself_and_the_next() {
     scenario(|rig| {
         rig.passes(reqs(&["CLIENT REPLY SKIP", "SET a 1", "GET a"]), "$1\r\n1\r\n");
@@ -310,6 +331,40 @@ fn blocking_commands_wait_their_own_time_and_no_longer() {
             assert_eq!(rig.wait(), wait, "inline {command}");
         });
     }
+}
+
+#[test]
+fn commands_that_the_configuration_names_may_take_any_time() {
+    let names = ["FT.*", "GRAPH.QUERY|slow", "BLPOP", "SELECT"];
+    let own = Redis { unbounded_commands: names.map(Into::into).to_vec(), ..Redis::default() };
+    let unbounded = ["ft.search i *", "FT. x", "GRAPH.QUERY SLOW q", "graph.query slow q", "BLPOP k 5"];
+    for command in unbounded {
+        scenario_under(&own, |rig| {
+            for request in [req(command), format!("{command}\r\n").into_bytes()] {
+                rig.client(&request);
+                assert_eq!(rig.wait(), Wait::Nothing, "{command}");
+                rig.server("+OK\r\n");
+            }
+            in_step(rig);
+            rig.half_open().forget();
+            rig.client(req(command));
+            assert_eq!(rig.up(), text(&reqs(&["PING", command])), "no probe: {command}");
+        });
+    }
+    for command in ["GET k", "GRAPH.QUERY fast q", "GRAPH.QUERY", "FTX", "GRAPH.QUERYX SLOW"] {
+        scenario_under(&own, |rig| {
+            rig.client(req(command));
+            assert_eq!(rig.wait(), Wait::Backend(RESPONSE), "{command}");
+        });
+    }
+    // What sets the connection's state keeps its own rules.
+    scenario_under(&own, |rig| {
+        rig.client(req("SELECT 1"));
+        assert_eq!(rig.wait(), Wait::Backend(Duration::from_secs(5)));
+        rig.server("+OK\r\n").trip();
+        rig.refused(req("SELECT 3"));
+        assert!(rig.session().watches_breaker());
+    });
 }
 
 #[test]

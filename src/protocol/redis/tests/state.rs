@@ -157,6 +157,33 @@ fn some_commands_pass_whatever_the_breaker_says() {
 }
 
 #[test]
+fn the_configuration_says_which_commands_are_cures() {
+    let names = ["CONFIG|SET", "REPLICAOF", "DEBUG*"];
+    let own = Redis { cures: names.map(Into::into).to_vec(), ..Redis::default() };
+    for cure in ["config set a b", "CONFIG SET a b", "REPLICAOF NO ONE", "DEBUG JMAP", "DEBUGGER"] {
+        scenario_under(&own, |rig| {
+            warm(rig);
+            rig.trip().passes(req(cure), "+OK\r\n");
+            rig.passes(format!("{cure}\r\n"), "-LOADING x\r\n");
+            assert_eq!((rig.count(Counter::RejectedOpen), rig.wait()), (0, Wait::Nothing), "{cure}");
+        });
+    }
+    for other in ["CONFIG GET a", "CONFIG", "CONFIGS SET", "REPLICAOFX", "SCRIPT KILL", "FUNCTION KILL"] {
+        scenario_under(&own, |rig| {
+            warm(rig);
+            rig.trip();
+            assert_eq!(rejections(&rig.refused(req(other))), 1, "{other}");
+        });
+    }
+    // On a connection whose state its client is wrong about even a cure could do harm.
+    scenario_under(&own, |rig| {
+        warm(rig);
+        rig.trip();
+        assert_eq!(rejections(&rig.refused(reqs(&["SELECT 3", "CONFIG SET a b"]))), 2);
+    });
+}
+
+#[test]
 fn subscriptions_keep_flowing_while_open() {
     scenario(|rig| {
         rig.passes(req("SUBSCRIBE a"), "*3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n").trip().forget();
