@@ -1,11 +1,12 @@
-//! `fusewire classify`: the verdict tables as text, for people and for docs/VERDICTS.md.
+//! `fusewire classify`: the verdict tables and the list of commands as text, for people and for docs/VERDICTS.md and
+//! docs/COMMANDS.md.
 //!
 //! Absent on purpose: any verdict of its own. What it prints are the rows that the sessions decide by.
 
 use std::fmt::Write as _;
 
-use crate::config::Overrides;
 use crate::config::args::Dialect;
+use crate::config::{Overrides, Redis};
 use crate::protocol::{postgres, redis};
 
 /// One line of a listing.
@@ -36,6 +37,24 @@ pub fn listing(dialect: Dialect, code: Option<&str>) -> String {
             }
         }
     }
+}
+
+/// How each command of Redis is treated, by group, with the default settings.
+pub fn commands() -> String {
+    let rows = redis::commands::treatments(&Redis::default().cures);
+    let head = ["command", "group", "replies", "connection state", "deadline", "probe", "while open"];
+    let rows = rows
+        .iter()
+        .map(|row| [row.name, row.group, row.replies, row.state, row.deadline, row.probe, row.open]);
+    let mut text = String::new();
+    for [name, group, replies, state, deadline, probe, open] in [head].into_iter().chain(rows) {
+        // Writing to a string cannot fail.
+        let _ = writeln!(
+            text,
+            "{name:<21} {group:<13} {replies:<30} {state:<24} {deadline:<27} {probe:<11} {open}"
+        );
+    }
+    text
 }
 
 fn redis_line(row: &redis::classify::Row) -> Line<'_> {
@@ -69,6 +88,12 @@ mod tests {
         assert!(unique.contains(" success "), "{unique}");
         let starting = listing(Dialect::Postgres, Some("57p03"));
         assert!(starting.lines().nth(1).is_some_and(|line| line.contains(" failure ")), "{starting}");
+    }
+
+    #[test]
+    fn the_documentation_shows_the_commands_as_they_are() {
+        let (page, table) = (include_str!("../docs/COMMANDS.md"), commands());
+        assert!(page.contains(&table), "docs/COMMANDS.md lacks this table:\n{table}");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 use fusewire::admin::Access;
-use fusewire::config::args::{Ask, Cli, Command, Inputs};
+use fusewire::config::args::{Ask, Cli, Command, Dialect, Inputs};
 use fusewire::config::settings::VARIABLE_PREFIX;
 use fusewire::config::{self, Env, Loaded};
 use fusewire::operate::{self, Failure};
@@ -21,9 +21,19 @@ fn main() -> ExitCode {
     match Cli::parse().into_command() {
         Command::Run(inputs) => run(&inputs),
         Command::Check(inputs) => check(&inputs),
-        Command::Classify { dialect, code } => {
+        Command::Classify { dialect: Dialect::Postgres, commands: true, .. } => {
+            complain(
+                "--commands is for Redis: Postgres statements are told apart by what they set, not by a list",
+            );
+            ExitCode::FAILURE
+        }
+        Command::Classify { dialect, code, commands } => {
+            let text = match commands {
+                true => fusewire::classify::commands(),
+                false => fusewire::classify::listing(dialect, code.as_deref()),
+            };
             // A closed pipe (`fusewire classify redis | head -3`) is no reason to fail.
-            let _ = io::stdout().write_all(fusewire::classify::listing(dialect, code.as_deref()).as_bytes());
+            let _ = io::stdout().write_all(text.as_bytes());
             ExitCode::SUCCESS
         }
         Command::Ask(ask) => operate(&ask),

@@ -74,7 +74,12 @@ pub enum Command {
         /// Whose errors
         dialect: Dialect,
         /// Only the rows that decide about this error: its first word, or its SQLSTATE
+        #[arg(conflicts_with = "commands")]
         code: Option<String>,
+        /// How each command is treated instead: its replies, its deadline, its part in a half-open breaker, and what
+        /// becomes of it while the breaker is open (Redis)
+        #[arg(long)]
+        commands: bool,
     },
     /// What a running fusewire is asked for.
     #[command(flatten)]
