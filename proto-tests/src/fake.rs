@@ -30,6 +30,8 @@ pub enum Step {
     Answer(Vec<u8>, Vec<u8>),
     /// Reads on in silence until the client goes.
     Silence,
+    /// Reads on in silence until the client goes, and keeps nothing of it.
+    Devour,
     /// Does not even read until the server is dropped: the client's writes will block.
     Deaf,
     /// Closes in order.
@@ -172,6 +174,20 @@ impl Player {
             Step::Silence => loop {
                 self.read()?;
             },
+            Step::Devour => {
+                let mut buffer = [0; 64 * 1024];
+                while !self.shared.over() {
+                    match self.stream.read(&mut buffer) {
+                        Ok(0) => return None,
+                        Err(error)
+                            if !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) =>
+                        {
+                            return None;
+                        }
+                        _ => {}
+                    }
+                }
+            }
             Step::Deaf => {
                 while !self.shared.over() {
                     thread::sleep(Duration::from_millis(20));

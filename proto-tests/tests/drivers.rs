@@ -153,8 +153,13 @@ fn redis_py_resp3() {
 }
 
 #[test]
-fn redis_py_asyncio() {
-    with_redis(&["python/redis_asyncio.py"]);
+fn redis_py_asyncio_resp2() {
+    with_redis(&["python/redis_asyncio.py", "2"]);
+}
+
+#[test]
+fn redis_py_asyncio_resp3() {
+    with_redis(&["python/redis_asyncio.py", "3"]);
 }
 
 #[test]

@@ -186,6 +186,30 @@ fn a_server_that_cannot_be_verified_trips_the_breaker_and_clients_read_why_over_
     proxy.stop();
 }
 
+#[test]
+fn a_redis_with_no_room_for_clients_hangs_up_on_its_tls_port_and_that_counts() {
+    let authority = Authority::new();
+    let (redis, secure) = redis_with_tls(&authority, "no");
+    let settings = format!("{},failure-threshold=3,recovery-timeout=1h", verifies(&authority));
+    let proxy = Setup::default().redis("cache", secure, &settings).start();
+    let mut operator = redis.client();
+    let ok = proto_tests::wire::Reply::simple("OK");
+    assert_eq!(operator.call(&["CONFIG", "SET", "maxclients", "1"]), ok);
+    // There is no word in the clear on that port: it ends before the handshake, and the client reads what fusewire saw.
+    for n in 1..=3 {
+        let output = run(&mut redis_cli(proxy.addr("cache"), None, &["PING"]));
+        assert!(String::from_utf8_lossy(&output.stdout).contains("cannot be reached"), "{output:?}");
+        proxy.await_figure("cache", "failed_calls", n);
+    }
+    assert_eq!(proxy.state("cache"), "open");
+    assert_eq!(operator.call(&["CONFIG", "SET", "maxclients", "1000"]), ok);
+    proxy.post("/api/v1/circuit-breaker/trip/cache?for=1ms");
+    proxy.await_state("cache", "half_open");
+    assert_eq!(output_of(&mut redis_cli(proxy.addr("cache"), None, &["PING"])).trim(), "PONG");
+    assert_eq!(proxy.state("cache"), "closed");
+    proxy.stop();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn silent_and_nonsensical_clients_say_nothing_about_the_backend() {
     let authority = Authority::new();

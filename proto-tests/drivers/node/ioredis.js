@@ -60,9 +60,15 @@ async function listen (client) {
   await subscriber.subscribe('news', 'weather')
   await client.publish('news', 'hello')
   await eventually('a message', () => heard.length)
-  await subscriber.unsubscribe()
+  subscriber.on('pmessage', (...message) => heard.push(message))
+  const told = [await subscriber.psubscribe('n*'), await subscriber.ssubscribe('shard')]
+  await client.publish('news', 'again')
+  await eventually('messages', () => heard.length === 3)
+  // Without arguments, ioredis would wait for a count of zero, which subscriptions of other kinds keep from coming.
+  told.push(await subscriber.unsubscribe('news'), await client.publish('news', 'by pattern'))
+  await eventually('a message', () => heard.length === 4)
   subscriber.disconnect()
-  return heard
+  return [heard, told]
 }
 
 const TABLE = [
@@ -82,7 +88,11 @@ const TABLE = [
   ['watch', underWatch],
   ['lost watch', lostWatch],
   ['blocking', c => c.blpop('empty', 0.01)],
-  ['publish and subscribe', listen]
+  ['publish and subscribe', listen],
+  ['stream', async c => [await c.xadd('x', '1-1', 'f', 'v'), await c.xread('BLOCK', 10, 'STREAMS', 'x', '0')]],
+  ['scan', async c => { const keys = []; for await (const batch of c.scanStream()) keys.push(...batch); return keys.sort() }],
+  ['wait', c => c.wait(0, 10)],
+  ['own command', async c => { c.defineCommand('own', { numberOfKeys: 1, lua: 'return {KEYS[1], ARGV[1]}' }); return c.own('k', 'a') }]
 ]
 
 async function batchesWhileOpen () {

@@ -56,9 +56,37 @@ async function listen (client) {
   await subscriber.subscribe('news', message => heard.push(message))
   await client.publish('news', 'hello')
   await eventually('a message', () => heard.length)
-  await subscriber.unsubscribe('news')
+  await subscriber.pSubscribe('n*', (message, channel) => heard.push([channel, message]))
+  await client.publish('news', 'again')
+  await eventually('messages', () => heard.length === 3)
+  await subscriber.sSubscribe('shard', message => heard.push(message))
+  await client.sPublish('shard', 'piece')
+  await eventually('a message', () => heard.length === 4)
+  await subscriber.unsubscribe()
+  await subscriber.pUnsubscribe()
+  await subscriber.sUnsubscribe()
+  heard.push(await client.publish('news', 'nobody'))
   subscriber.destroy()
   return heard
+}
+
+// Client-side caching: what a client sees while another changes what it has cached.
+async function cached (client) {
+  if (RESP !== 3) return 'RESP3 only'
+  const { host, port } = client.options.socket
+  const caching = createClient({ RESP, socket: { host, port }, clientSideCache: { ttl: 0, maxEntries: 100, evictPolicy: 'LRU' } })
+  caching.on('error', () => {})
+  await caching.connect()
+  const seen = []
+  await client.set('cached', 'one')
+  seen.push(await caching.get('cached'), await caching.get('cached'))
+  await client.set('cached', 'two')
+  seen.push(await eventually('an invalidation', async () => (await caching.get('cached')) === 'two'))
+  await client.flushAll()
+  seen.push(await eventually('an invalidation of everything', async () => (await caching.get('cached')) === null))
+  seen.push(await caching.set('cached', 'own'), await caching.get('cached'))
+  caching.destroy()
+  return seen
 }
 
 const TABLE = [
@@ -78,7 +106,13 @@ const TABLE = [
   ['watch', underWatch],
   ['lost watch', lostWatch],
   ['blocking', c => c.blPop('empty', 0.01)],
-  ['publish and subscribe', listen]
+  ['publish and subscribe', listen],
+  ['client-side caching', cached],
+  ['stream', async c => [await c.xAdd('x', '1-1', { f: 'v' }), await c.xRead({ key: 'x', id: '0' }, { BLOCK: 10 })]],
+  ['error in a transaction', c => c.multi().set('a', '1').lPush('a', 'x').get('a').execAsPipeline()],
+  ['scan', async c => { const keys = []; for await (const batch of c.scanIterator()) keys.push(...batch); return keys.sort() }],
+  ['wait', c => c.wait(0, 10)],
+  ['loaded script', async c => c.evalSha(await c.scriptLoad('return ARGV[1]'), { arguments: ['a'] })]
 ]
 
 async function transactionsWhileOpen () {

@@ -1,6 +1,7 @@
 """redis-py, asyncio: the same story, pipelines, and a pool of callers that work while the breaker trips and resets."""
 
 import asyncio
+import sys
 
 import redis.asyncio as redis
 from control import PROXY, accepted, check, error_of, reset, rejections, same_answers, say, trip
@@ -14,9 +15,12 @@ class Driver:
     refused = ("redis.exceptions.ResponseError",)
     refused_new = ("redis.exceptions.ResponseError",)
 
+    def __init__(self, protocol):
+        self.protocol = protocol
+
     def open(self, address, db=0):
         host, port = address
-        return redis.Redis(host=host, port=port, db=db)
+        return redis.Redis(host=host, port=port, db=db, protocol=self.protocol)
 
     def close(self, client):
         LOOP.run_until_complete(client.aclose())
@@ -41,10 +45,29 @@ async def gathered(client):
 
 async def listen(client):
     async with client.pubsub() as subscriber:
-        await subscriber.subscribe("news")
-        first = await subscriber.get_message(timeout=10)
+        await subscriber.subscribe("news", "weather")
+        await subscriber.psubscribe("n*")
+        heard = [await subscriber.get_message(timeout=10) for _ in range(3)]
         await client.publish("news", "hello")
-        return first, await subscriber.get_message(timeout=10)
+        heard += [await subscriber.get_message(timeout=10) for _ in range(2)]
+        await subscriber.unsubscribe("weather")
+        return heard, await subscriber.get_message(timeout=10)
+
+
+async def under_watch(client, lost):
+    await client.set("counter", 1)
+    async with client.pipeline() as pipe:
+        await pipe.watch("counter")
+        value = int(await pipe.get("counter"))
+        if lost:
+            await client.incr("counter")
+        pipe.multi()
+        pipe.set("counter", value + 1).get("counter")
+        return await pipe.execute()
+
+
+async def scanned(client):
+    return sorted([key async for key in client.scan_iter("p1*")])
 
 
 def awaited(operation):
@@ -60,6 +83,18 @@ TABLE = [
     ("transaction", awaited(lambda c: batch(c, True))),
     ("gathered", awaited(gathered)),
     ("publish and subscribe", awaited(listen)),
+    ("hash", awaited(lambda c: c.hset("h", mapping={"a": 1}))),
+    ("hash back", awaited(lambda c: c.hgetall("h"))),
+    ("scores", awaited(lambda c: c.zadd("z", {"a": 1.5}))),
+    ("scores back", awaited(lambda c: c.zrange("z", 0, -1, withscores=True))),
+    ("blocking, empty", awaited(lambda c: c.blpop("none", 0.01))),
+    ("script", awaited(lambda c: c.eval("return {KEYS[1], {1, 2}}", 1, "k"))),
+    ("unknown", awaited(lambda c: c.execute_command("NOSUCH"))),
+    ("watch", awaited(lambda c: under_watch(c, False))),
+    ("lost watch", awaited(lambda c: under_watch(c, True))),
+    ("scan", awaited(scanned)),
+    ("binary", awaited(lambda c: c.set("big", bytes(range(256)) * 4096))),
+    ("binary back", awaited(lambda c: c.get("big"))),
 ]
 
 
@@ -128,7 +163,7 @@ async def _execute(client, transaction):
 
 
 if __name__ == "__main__":
-    driver = Driver()
+    driver = Driver(int(sys.argv[1]))
     same_answers(TABLE, driver.open, driver.close)
     tell(driver)
     batch_while_open(driver)

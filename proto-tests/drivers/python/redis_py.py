@@ -71,6 +71,13 @@ def listen(client):
     return answers
 
 
+def read_in_a_group(client):
+    client.xgroup_create("gx", "g", id="0", mkstream=True)
+    client.xadd("gx", {"f": "v"}, id="1-1")
+    first = client.xreadgroup("g", "me", {"gx": ">"}, count=1, block=1000)
+    return first, client.xreadgroup("g", "me", {"gx": ">"}, block=1), client.xack("gx", "g", "1-1"), client.xpending("gx", "g")
+
+
 def next_message(subscriber):
     return eventually("a message", lambda: subscriber.get_message(timeout=1))
 
@@ -98,6 +105,16 @@ TABLE = [
     ("lost watch", lost_watch),
     ("publish and subscribe", listen),
     ("config", lambda c: c.config_get("maxmemory")),
+    ("loaded script", lambda c: c.register_script("return redis.call('INCRBY', KEYS[1], ARGV[1])")(["n"], [5])),
+    ("group", read_in_a_group),
+    ("blocking, several", lambda c: (c.zadd("bz", {"a": 1}), c.bzpopmin(["none", "bz"], 5), c.blmpop(0.01, 1, "none", direction="LEFT"))),
+    ("waiting for replicas", lambda c: c.wait(0, 10)),
+    ("expiry", lambda c: (c.set("e", 1, ex=1000), 0 < c.ttl("e") <= 1000, c.persist("e"))),
+    ("who", lambda c: (c.acl_whoami(), c.client_getname(), c.client_setname("me"), c.client_getname())),
+    ("many keys", lambda c: c.mset({f"m{n}": n for n in range(5000)}) and len(c.mget([f"m{n}" for n in range(5000)]))),
+    ("raw", lambda c: (c.execute_command("ZSCORE", "z", "a"), c.execute_command("GEOPOS", "none", "x"), c.object("encoding", "l"))),
+    ("error in a transaction", lambda c: c.pipeline().set("k", 1).lpush("k", 1).get("k").execute(raise_on_error=False)),
+    ("bulk of errors", lambda c: c.pipeline(transaction=False).lpush("k", 1).get("k", "x").execute(raise_on_error=False)),
 ]
 
 
@@ -176,10 +193,29 @@ def subscriptions_flow_while_open(driver):
     client.close()
 
 
+def caching_client(address):
+    return redis.Redis(host=address[0], port=address[1], protocol=3, cache_config=CacheConfig(max_size=100))
+
+
+def cached_and_invalidated(client):
+    """What a caching client sees while others change what it has cached, and what is in its cache."""
+    cache = client.get_cache()
+    seen = [direct("SET c one"), client.get("c"), client.get("c"), cache.size]
+    direct("SET c two")
+    seen += [eventually("an invalidation", lambda: client.get("c") != b"one"), client.get("c"), cache.size]
+    seen += [client.mget("c", "none"), client.hset("ch", "f", "v"), client.hgetall("ch"), cache.size]
+    direct("FLUSHALL")
+    seen += [eventually("an invalidation of everything", lambda: client.get("c") is None), client.hgetall("ch")]
+    seen += [client.set("c", "own"), client.get("c"), client.set("c", "own again"), client.get("c")]
+    pipe = client.pipeline().set("c", "in a block").get("c").publish("nobody", "x")
+    return seen + [pipe.execute(), client.get("c")]
+
+
 def caching(driver):
     # redis-py asks for Redis 7.4 here; the caching itself is the same in every server that speaks RESP3.
     CacheProxyConnection.MIN_ALLOWED_VERSION = "6.0.0"
-    cached = redis.Redis(host=PROXY[0], port=PROXY[1], protocol=3, cache_config=CacheConfig(max_size=100))
+    same_answers([("caching", cached_and_invalidated)], caching_client, lambda client: client.close())
+    cached = caching_client(PROXY)
     direct("SET c one")
     check(cached.get("c") == b"one" and cached.get("c") == b"one", "another value")
     check(cached.get_cache().size == 1, "nothing is cached")
@@ -191,7 +227,7 @@ def caching(driver):
     # The server's invalidations arrive while the breaker is open; the stale value is not served.
     direct("SET c three")
     eventually("an invalidation while open", lambda: _fails(lambda: cached.get("c")))
-    late = redis.Redis(host=PROXY[0], port=PROXY[1], protocol=3, cache_config=CacheConfig(max_size=100))
+    late = caching_client(PROXY)
     error = error_of(lambda: late.get("c"))
     say(f"caching client made while open: {name_of(error)}: {error}")
     check_refused(error, driver.refused_new)
