@@ -56,6 +56,7 @@ while True:
     port.sendto(header + question + answer, client)
 ' &
 await 30 Redis redis-cli ping
+await 30 "the name server" grep -q ':0035 ' /proc/net/udp
 # As the engine does: the entry point, the user of the image, no capability.
 chroot --userspec=65532:65532 "$root" /usr/bin/fusewire --admin 127.0.0.1:9900 \
     --redis name=dns,listen=127.0.0.1:6380,upstream=redis.example:6379 \
