@@ -34,6 +34,7 @@ package_of() {
     cc) echo build-essential ;;
     chromedriver) echo chromium-driver ;;
     promtool) echo prometheus ;;
+    perf) echo linux-perf ;;
     setpriv) echo util-linux ;;
     systemd-analyze) echo systemd ;;
     ip) echo iproute2 ;;
@@ -74,7 +75,7 @@ apt_install() {
 # has just installed from starting at the next boot: only private servers are used here.
 install_packages() {
     local root=("$@") policy=/usr/sbin/policy-rc.d ours= status=0 unit units=()
-    for unit in redis-server postgresql prometheus pgbouncer; do
+    for unit in redis-server postgresql prometheus haproxy pgbouncer nutcracker; do
         case " ${packages[*]} " in
         *" $unit "*) [ -e "/lib/systemd/system/$unit.service" ] || units+=("$unit.service") ;;
         esac

@@ -247,7 +247,7 @@ pub fn client(program: &str, addr: SocketAddr) -> Command {
 }
 
 /// The system user that Postgres runs as; none when the tests themselves are unprivileged.
-fn owner() -> Option<(u32, u32)> {
+pub fn owner() -> Option<(u32, u32)> {
     if !rustix::process::geteuid().is_root() {
         return None;
     }

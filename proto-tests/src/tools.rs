@@ -19,13 +19,17 @@ use socket2::{Domain, Socket, Type};
 /// # Panics
 /// If the program is nowhere.
 pub fn tool(name: &str) -> PathBuf {
-    let on_path: Vec<PathBuf> =
-        env::var_os("PATH").map(|path| env::split_paths(&path).collect()).unwrap_or_default();
-    let all: Vec<PathBuf> =
-        postgres_bin_dirs().into_iter().chain(on_path).chain(["/usr/sbin".into()]).collect();
-    all.iter().map(|dir| dir.join(name)).find(|path| path.is_file()).unwrap_or_else(|| {
+    find_tool(name).unwrap_or_else(|| {
         panic!("`{name}` is not installed; proto-tests/run.sh installs what the tests need")
     })
+}
+
+/// As [`tool`], for a program that may be missing.
+pub fn find_tool(name: &str) -> Option<PathBuf> {
+    let on_path: Vec<PathBuf> =
+        env::var_os("PATH").map(|path| env::split_paths(&path).collect()).unwrap_or_default();
+    let mut all = postgres_bin_dirs().into_iter().chain(on_path).chain(["/usr/sbin".into()]);
+    all.find_map(|dir| Some(dir.join(name)).filter(|path| path.is_file()))
 }
 
 fn postgres_bin_dirs() -> Vec<PathBuf> {
