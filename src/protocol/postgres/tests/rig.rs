@@ -68,6 +68,7 @@ pub(super) struct Outcome {
     pub(super) counts: Vec<(Counter, u64)>,
     pub(super) failures: Vec<(Cause, u64)>,
     pub(super) state: State,
+    pub(super) run: u32,
     pub(super) probes: usize,
 }
 
@@ -341,6 +342,7 @@ impl Rig {
             counts: COUNTERS.map(|c| (c, snapshot.totals.get(c))).to_vec(),
             failures: snapshot.failures.into_iter().collect(),
             state: snapshot.state,
+            run: snapshot.consecutive_failures,
             probes: snapshot.probes_in_flight,
         }
     }

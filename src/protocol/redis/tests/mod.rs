@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Session, Settings};
-use crate::breaker::{Policy, State};
+use crate::breaker::{Cause, Policy, State};
 use crate::config::{Overrides, Redis, Timeouts};
 use crate::gate::Gate;
 use crate::metrics::{Counter, Totals};
@@ -321,11 +321,13 @@ fn rejections(down: &str) -> usize {
     down.matches("-CIRCUITOPEN backend 'cache' is ").count()
 }
 
-/// Everything that must not depend on how bytes are cut.
-fn figures(rig: &Rig) -> Vec<u64> {
+/// Everything that must not depend on how bytes are cut: counts, failures by their causes, the breaker's state and what
+/// its run of failures has come to.
+fn figures(rig: &Rig) -> (Vec<u64>, Vec<(Cause, u64)>, State, u32) {
     use Counter::*;
     let totals = rig.totals();
-    [
+    let snapshot = rig.gate.snapshot(rig.now);
+    let counts = [
         Admitted,
         Success,
         Failure,
@@ -338,9 +340,9 @@ fn figures(rig: &Rig) -> Vec<u64> {
         ClientMalformed,
         LocalFaults,
     ]
-    .into_iter()
-    .map(|counter| totals.get(counter))
-    .collect()
+    .map(|counter| totals.get(counter));
+    let failures = snapshot.failures.into_iter().collect();
+    (counts.to_vec(), failures, snapshot.state, snapshot.consecutive_failures)
 }
 
 /// Runs `script` with its bytes whole, cut once at every point, and in single bytes.
