@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
+use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -85,13 +86,26 @@ pub struct Permit {
     reported: bool,
 }
 
-/// Why a call was not let through: the words for the client, in any protocol.
+/// Why a call was not let through: the words for the client, in any protocol. One word of memory, because sessions have
+/// several places for one, and most never need it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rejection {
+pub struct Rejection(Arc<Rejected>);
+
+/// What a [`Rejection`] says.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Rejected {
     /// The backend's name.
     pub backend: Arc<str>,
     /// What the breaker said.
     pub refusal: Refusal,
+}
+
+impl Deref for Rejection {
+    type Target = Rejected;
+
+    fn deref(&self) -> &Rejected {
+        &self.0
+    }
 }
 
 impl Rejection {
@@ -563,7 +577,7 @@ impl Lane {
                 self.passed(1);
                 Ok(Permit { lane: self.clone(), ticket, kind, start: now, reported: false })
             }
-            Err(refusal) => Err(Rejection { backend: self.gate.name.clone(), refusal }),
+            Err(refusal) => Err(Rejection(Arc::new(Rejected { backend: self.gate.name.clone(), refusal }))),
         }
     }
 

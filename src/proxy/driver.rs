@@ -21,6 +21,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant as TokioInstant, Sleep, sleep_until, timeout};
 
 use self::side::{Input, Side};
+use super::listener::Listener;
 use super::service::Service;
 use super::shutdown::Drain;
 use super::socket::Socket;
@@ -67,11 +68,18 @@ pub struct Driver<S> {
     /// The breaker's next change, while the session wants to know it.
     change: Option<Change>,
     drain: Drain,
-    timer: Option<Pin<Box<Sleep>>>,
+    timer: Option<Timer>,
     /// Since when the backend has been silent, and the client.
     backend_since: Instant,
     client_since: Instant,
     backend_owes: bool,
+}
+
+/// An alarm clock. It has been polled since it was set, and a task's waker stays good for the task's life, so that it need
+/// not be looked at before its time.
+struct Timer {
+    at: Instant,
+    sleep: Pin<Box<Sleep>>,
 }
 
 /// The breaker's next change, and what to hear of the one after that with.
@@ -89,13 +97,16 @@ enum Next {
 }
 
 impl<S: Session> Driver<S> {
-    /// A driver for a client that has just been accepted.
-    pub fn new(session: S, lane: Lane, service: Arc<Service>, client: Socket) -> Self {
-        client.tune_downstream(&service.route().config.timeouts);
+    /// A driver for a client that has just been accepted. Boxed, because a future keeps what it is made of twice, once
+    /// as its argument and once as its own, and so does each future around it: an idle client would take four times this.
+    pub fn new(session: S, lane: Lane, service: Arc<Service>, client: Socket) -> Box<Self> {
+        if !Listener::OPTIONS_ARE_INHERITED {
+            client.tune_downstream(&service.route().config.timeouts);
+        }
         let drain = service.shutdown().ear();
         lane.add(Counter::Accepted, 1);
         let now = present();
-        Self {
+        Box::new(Self {
             session,
             lane,
             service,
@@ -107,11 +118,11 @@ impl<S: Session> Driver<S> {
             backend_since: now,
             client_since: now,
             backend_owes: false,
-        }
+        })
     }
 
     /// Moves the connection until it ends.
-    pub async fn run(mut self) {
+    pub async fn run(mut self: Box<Self>) {
         let mut immediate = self.service.route().tls.as_ref().is_some_and(|tls| tls.is_immediate());
         loop {
             let next = match std::mem::take(&mut immediate) {
@@ -190,7 +201,7 @@ impl<S: Session> Driver<S> {
 
     /// Writes what is owed to the client, closes the upstream connection, and closes the client's in a way that
     /// lets it read the last words.
-    async fn finish(mut self) {
+    async fn finish(mut self: Box<Self>) {
         self.hang_up();
         let written = timeout(FINISH_WRITE, poll_fn(|cx| self.poll_last_words(cx))).await;
         if !matches!(written, Ok(Ok(()))) || self.client.input != Input::Open {
@@ -202,9 +213,13 @@ impl<S: Session> Driver<S> {
         let _ = timeout(LINGER, drained).await;
     }
 
+    /// A client that has ended its side is told of the end by the close that follows, unless that takes words.
     fn poll_last_words(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         std::task::ready!(self.poll_owed(cx))?;
-        self.client.socket.poll_shutdown(cx)
+        match self.client.input {
+            Input::Ended(_) | Input::Over if self.client.socket.tls().is_none() => Poll::Ready(Ok(())),
+            _ => self.client.socket.poll_shutdown(cx),
+        }
     }
 
     /// Writes what the session owes the client.
@@ -233,6 +248,10 @@ impl<S: Session> Driver<S> {
     }
 
     fn poll_relay(&mut self, cx: &mut Context<'_>) -> Poll<Result<Next, ClientGone>> {
+        self.client.quiet = false;
+        if let Some(server) = &mut self.server {
+            server.quiet = false;
+        }
         WORKBENCH.with_borrow_mut(|bench| {
             for _ in 0..ROUNDS {
                 let now = present();
@@ -445,21 +464,38 @@ impl<S: Session> Driver<S> {
             Wait::Client(limit) => self.client_since.checked_add(limit),
             Wait::Backend(_) | Wait::Nothing => None,
         };
-        let Some(deadline) = deadline else { return false };
+        let Some(deadline) = deadline else {
+            if self.timer.as_ref().is_some_and(|timer| timer.at <= now) {
+                self.timer = None;
+            }
+            return false;
+        };
         if deadline <= now {
             self.session.on_deadline(now);
             return true;
         }
-        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(deadline.into())));
-        // A timer that is set too early only looks again; one that is set too late must be moved.
-        if timer.deadline().into_std() > deadline {
-            timer.as_mut().reset(deadline.into());
-        }
-        while timer.as_mut().poll(cx).is_ready() {
-            let later = deadline.max(present() + Duration::from_millis(1));
-            timer.as_mut().reset(later.into());
+        match &mut self.timer {
+            // One that is set too early only looks again; one that is set too late must be moved.
+            Some(timer) if timer.at > now && timer.at <= deadline => {}
+            Some(timer) => timer.set(cx, deadline),
+            None => {
+                let mut timer = Timer { at: deadline, sleep: Box::pin(sleep_until(deadline.into())) };
+                timer.set(cx, deadline);
+                self.timer = Some(timer);
+            }
         }
         false
+    }
+}
+
+impl Timer {
+    fn set(&mut self, cx: &mut Context<'_>, at: Instant) {
+        self.at = at;
+        self.sleep.as_mut().reset(at.into());
+        while self.sleep.as_mut().poll(cx).is_ready() {
+            self.at = at.max(present() + Duration::from_millis(1));
+            self.sleep.as_mut().reset(self.at.into());
+        }
     }
 }
 

@@ -197,6 +197,9 @@ impl Plane {
                 opened.push(self.ports.len());
                 Closing::default()
             });
+            for listener in &socket.listeners {
+                listener.tune(&config.timeouts);
+            }
             self.ports.push(Port { socket, service, end, checker });
         }
         for Former { service, end, endpoint, .. } in former {

@@ -33,8 +33,7 @@ impl Socket {
     /// the connection.
     pub fn tune_downstream(&self, timeouts: &Timeouts) {
         if let Self::Tcp(stream) = self {
-            let _ = stream.set_nodelay(true);
-            let _ = SockRef::from(stream).set_tcp_keepalive(&keepalive(timeouts));
+            tune(&SockRef::from(stream), timeouts);
         }
     }
 
@@ -159,28 +158,37 @@ impl AsyncWrite for Socket {
     }
 }
 
-fn keepalive(timeouts: &Timeouts) -> TcpKeepalive {
-    TcpKeepalive::new()
+/// No Nagle delay, keepalive: what every TCP socket gets.
+pub(super) fn tune(socket: &SockRef<'_>, timeouts: &Timeouts) {
+    let keepalive = TcpKeepalive::new()
         .with_time(timeouts.keepalive)
         .with_interval(std::time::Duration::from_secs(10))
-        .with_retries(3)
+        .with_retries(3);
+    let _ = socket.set_tcp_nodelay(true);
+    let _ = socket.set_tcp_keepalive(&keepalive);
 }
 
 /// Output that a socket would not take yet. Owns no memory while empty.
 #[derive(Debug, Default)]
 pub struct Backlog {
-    bytes: Vec<u8>,
-    written: usize,
+    rest: Option<Box<Rest>>,
     /// The socket has taken bytes that it has not handed on: encrypted ones. Nothing would ever push them out if
     /// this counted as written.
     unsent: bool,
+}
+
+/// Bytes of which some have been written, but not all.
+#[derive(Debug, Default)]
+struct Rest {
+    bytes: Vec<u8>,
+    written: usize,
 }
 
 impl Backlog {
     /// Whether everything has been written.
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.bytes.is_empty() && !self.unsent
+        self.rest.is_none() && !self.unsent
     }
 
     /// Writes as much as the socket takes. Returns how much that was, at least 1 if the last of it has left.
@@ -189,14 +197,14 @@ impl Backlog {
     /// The socket's.
     pub fn flush(&mut self, cx: &mut Context<'_>, socket: &mut Socket) -> io::Result<usize> {
         let mut total = 0;
-        while !self.bytes.is_empty() {
-            match socket.poll_write(cx, &[IoSlice::new(&self.bytes[self.written..])]) {
+        while let Some(rest) = &mut self.rest {
+            match socket.poll_write(cx, &[IoSlice::new(&rest.bytes[rest.written..])]) {
                 Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
                 Poll::Ready(Ok(n)) => {
                     total += n;
-                    self.written += n;
-                    if self.written == self.bytes.len() {
-                        *self = Self { unsent: socket.has_unsent(), ..Self::default() };
+                    rest.written += n;
+                    if rest.written == rest.bytes.len() {
+                        *self = Self { rest: None, unsent: socket.has_unsent() };
                     }
                 }
                 Poll::Ready(Err(error)) => return Err(error),
@@ -248,7 +256,7 @@ impl Backlog {
         socket: &mut Socket,
         mut slices: &mut [IoSlice<'_>],
     ) -> io::Result<()> {
-        if self.bytes.is_empty() {
+        if self.rest.is_none() {
             match socket.poll_write(cx, slices) {
                 Poll::Ready(Ok(n)) => {
                     IoSlice::advance_slices(&mut slices, n);
@@ -258,8 +266,8 @@ impl Backlog {
                 Poll::Pending => {}
             }
         }
-        for slice in slices {
-            self.bytes.extend_from_slice(slice);
+        for slice in slices.iter().filter(|slice| !slice.is_empty()) {
+            self.rest.get_or_insert_default().bytes.extend_from_slice(slice);
         }
         Ok(())
     }

@@ -152,6 +152,14 @@ impl Queue {
         self.entries.is_empty()
     }
 
+    fn push(&mut self, entry: Entry) {
+        if self.entries.capacity() == 0 {
+            // Most connections never have more than one in flight, and most of the time none.
+            self.entries.reserve_exact(1);
+        }
+        self.entries.push_back(entry);
+    }
+
     /// Flights under way.
     #[inline]
     pub(super) fn flights(&self) -> usize {
@@ -168,7 +176,7 @@ impl Queue {
     pub(super) fn launch(&mut self, flight: Flight) {
         self.flights += 1;
         self.entangled += usize::from(flight.entangled);
-        self.entries.push_back(Entry::Flight(flight));
+        self.push(Entry::Flight(flight));
     }
 
     /// Queues a reply of our own; equal ones that follow each other are counted.
@@ -179,7 +187,7 @@ impl Queue {
             }
             (Some(Entry::Local(Local::Empty(last, n))), Local::Empty(next, m)) if *last == next => *n += m,
             (Some(Entry::Local(Local::Ready(n))), Local::Ready(m)) => *n += m,
-            (_, local) => self.entries.push_back(Entry::Local(local)),
+            (_, local) => self.push(Entry::Local(local)),
         }
     }
 

@@ -202,7 +202,7 @@ impl Session {
     }
 
     /// A request's last byte has come.
-    fn finished(&mut self, fate: Fate, watch: Option<TimeoutWatch>) {
+    fn finished(&mut self, fate: Fate, watch: Option<Box<TimeoutWatch>>) {
         self.request = Request::Head { seen: 0 };
         match fate.way {
             Way::Forward { owed } => {
@@ -276,13 +276,13 @@ impl Session {
     }
 
     /// What to look for in the arguments of a request that has been let through.
-    fn watch(&self, command: Command, args: u64, fate: &Fate) -> Option<TimeoutWatch> {
+    fn watch(&self, command: Command, args: u64, fate: &Fate) -> Option<Box<TimeoutWatch>> {
         match command {
             // Inside a transaction they do not block.
             Command::Blocking(clock)
                 if fate.way == (Way::Forward { owed: true }) && !matches!(self.block, Block::Open { .. }) =>
             {
-                Some(TimeoutWatch::new(clock, args))
+                Some(Box::new(TimeoutWatch::new(clock, args)))
             }
             _ => None,
         }

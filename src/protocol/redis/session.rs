@@ -62,7 +62,7 @@ pub(super) enum Life {
     /// Not a byte from the client: `Dial` or `Relay` at the first.
     Idle,
     /// Waits for an upstream connection: `Relay` or `Finish`.
-    Dial(Permit),
+    Dial(Box<Permit>),
     /// To `Finish` or `Abort`.
     Relay(Link),
     /// Bytes pass in both directions and nobody looks at them: to `Finish`.
@@ -102,7 +102,7 @@ pub(super) enum Request {
 pub(super) struct Decided {
     pub(super) body: Body,
     pub(super) fate: Fate,
-    pub(super) watch: Option<TimeoutWatch>,
+    pub(super) watch: Option<Box<TimeoutWatch>>,
 }
 
 /// What becomes of a request.
@@ -375,7 +375,7 @@ impl protocol::Session for Session {
     fn on_client(&mut self, now: Instant, input: &[u8], _drained: bool, plan: &mut Plan) {
         if matches!(self.life, Life::Idle) && !input.is_empty() {
             match self.lane.admit_uncounted(now, CallKind::Connect) {
-                Ok(permit) => self.life = Life::Dial(permit),
+                Ok(permit) => self.life = Life::Dial(Box::new(permit)),
                 Err(rejection) => {
                     self.poison = Some(rejection);
                     self.life = Life::Relay(Link::None);
@@ -444,7 +444,7 @@ impl protocol::Session for Session {
                 self.life = Life::Relay(Link::Fresh(permit.generation()));
                 if permit.is_probe() {
                     // A stopped server accepts connections too: only a reply decides the probe.
-                    self.hold(permit, false, false);
+                    self.hold(*permit, false, false);
                 } else {
                     permit.record(now, Verdict::Ignored);
                 }

@@ -18,6 +18,8 @@ pub(super) struct Side {
     pub(super) again: bool,
     pub(super) backlog: Backlog,
     pub(super) input: Input,
+    /// Nothing could be read this turn: the task is woken when that changes, and need not ask again before.
+    pub(super) quiet: bool,
     /// Our sending side is shut, or the peer does not take any more.
     pub(super) output_over: bool,
 }
@@ -48,6 +50,7 @@ impl Side {
             again: false,
             backlog: Backlog::default(),
             input: Input::Open,
+            quiet: false,
             output_over: false,
         }
     }
@@ -57,14 +60,14 @@ impl Side {
         let held = self.held.len();
         let mut fresh = 0;
         let mut drained = true;
-        if self.input == Input::Open && held <= HOLD_MAX {
+        if self.input == Input::Open && held <= HOLD_MAX && !self.quiet {
             let room = &mut scratch[held..];
             let size = room.len();
             match self.socket.poll_read(cx, room) {
                 Poll::Ready(Ok(0)) => self.input = Input::Ended(Fault::Eof),
                 Poll::Ready(Ok(n)) => (fresh, drained) = (n, n < size),
                 Poll::Ready(Err(error)) => return Err(error),
-                Poll::Pending => {}
+                Poll::Pending => self.quiet = true,
             }
         }
         let again = std::mem::take(&mut self.again) && held > 0;

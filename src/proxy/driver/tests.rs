@@ -352,3 +352,11 @@ async fn the_drain_reaches_an_idle_connection() {
     assert_eq!(rig.client.read(&mut [0; 8]).await.unwrap(), 0);
     assert_eq!(rig.notes(), ["drain"]);
 }
+
+/// What an idle client takes is mostly its session, its two sockets and what the runtime has for them (ADR 0013).
+#[test]
+fn a_session_at_rest_is_small() {
+    use crate::protocol::{postgres, redis};
+    let (redis, postgres) = (size_of::<redis::Session>(), size_of::<postgres::Session>());
+    assert!(redis <= 448 && postgres <= 640, "{redis} {postgres}");
+}
