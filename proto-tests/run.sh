@@ -39,6 +39,8 @@ step drivers bash -euo pipefail -c '. deploy/setup.sh && ensure_drivers "$1"' _ 
 
 # shellcheck disable=SC2016
 step checks bash -euo pipefail -c '. deploy/setup.sh && ensure_validators "$1"' _ "${CARGO_TARGET_DIR:-target}/validators"
+# shellcheck disable=SC2016
+step tools bash -euo pipefail -c '. deploy/setup.sh && ensure_deny "$1"' _ "${CARGO_TARGET_DIR:-target}/deny"
 
 # The test binaries and the proxy in one build, so that both are of the same code.
 step fmt cargo fmt --all --check
@@ -50,9 +52,7 @@ cores=$(nproc)
 export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((cores < 4 ? cores : 4))}
 status=0
 step test timeout --kill-after=10 1200 cargo test --workspace --no-fail-fast || status=$?
-if cargo deny --version >/dev/null 2>&1; then
-    step deny cargo deny check --config .cargo-deny.toml bans licenses sources || status=$?
-fi
+step deny "${CARGO_TARGET_DIR:-target}/deny/bin/cargo-deny" --config .cargo-deny.toml check bans licenses sources || status=$?
 
 echo
 grep -E '^ +(Running|Doc-tests)|^test result:' "$logs/test.log" | sed -E 's/^ +//; s/ \(.*\)$//' || true

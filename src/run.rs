@@ -7,6 +7,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::AbortHandle;
@@ -61,11 +62,20 @@ pub struct Start {
 /// # Errors
 /// If an address is taken or the system refuses what it takes to start. Backends that are down are no error.
 pub fn run(start: Start) -> Result<(), RunError> {
+    dump_no_core();
     let sockets = service_manager::sockets()?;
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     let plane = runtime.block_on(control(start, sockets))?;
     plane.join();
     Ok(())
+}
+
+/// A core would hold passwords, keys and rows that were passing by. `prlimit --core` on the running process undoes it.
+fn dump_no_core() {
+    let limit = Rlimit { current: Some(0), ..getrlimit(Resource::Core) };
+    if let Err(error) = setrlimit(Resource::Core, limit) {
+        tracing::warn!(%error, "Core dumps cannot be turned off");
+    }
 }
 
 /// The control plane of a running proxy.
