@@ -6,6 +6,7 @@
 
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{CommandFactory, Parser};
 use fusewire::admin::Access;
@@ -16,6 +17,9 @@ use fusewire::operate::{self, Failure};
 use fusewire::proxy::tls::Store;
 use fusewire::run::Start;
 use fusewire::telemetry;
+
+/// How long the end waits for the log to be written.
+const LAST_LINES: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     match Cli::parse().into_command() {
@@ -91,14 +95,16 @@ fn run(inputs: &Inputs) -> ExitCode {
         Ok(loaded) => loaded,
         Err(problems) => return refuse(&problems),
     };
-    let level = match telemetry::init(&loaded.log) {
-        Ok(level) => level,
+    let (level, lines) = match telemetry::init(&loaded.log) {
+        Ok(logging) => logging,
         Err(error) => return fail(&error),
     };
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
-    match fusewire::run(Start { loaded, inputs: inputs.clone(), env, level }) {
+    let ended = fusewire::run(Start { loaded, inputs: inputs.clone(), env, level });
+    lines.flush(LAST_LINES);
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),
     }

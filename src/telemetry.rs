@@ -1,7 +1,9 @@
 //! Logs: one line an event, on standard error, as text or JSON, in UTC.
 //!
-//! Absent on purpose: what is logged, which is the business of whoever knows it, and metrics, which are figures
+//! Absent on purpose: waiting for whoever reads them, see [`outlet`]; what is logged, which is the business of whoever knows it, and metrics, which are figures
 //! and live in [`crate::metrics`].
+
+pub mod outlet;
 
 use std::io::{self, IsTerminal, Write};
 
@@ -10,6 +12,7 @@ use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::{EnvFilter, Registry, reload};
 
+use self::outlet::Outlet;
 use crate::config::{Log, LogFormat};
 
 /// Why logging could not be set up.
@@ -21,6 +24,9 @@ pub enum TelemetryError {
     /// Something else in this process has set up logging already.
     #[error("logging is set up already")]
     Twice(#[from] tracing::subscriber::SetGlobalDefaultError),
+    /// The system refuses the thread that writes.
+    #[error("logging cannot be set up: {0}")]
+    Thread(#[from] io::Error),
     /// The logs that the level is for are no more.
     #[error("log level: {0}")]
     Gone(#[from] reload::Error),
@@ -40,16 +46,17 @@ impl Level {
     }
 }
 
-/// Sends events to standard error from now on.
+/// Sends events to standard error from now on. What has not been written when the process ends is lost: flush it.
 ///
 /// # Errors
 /// [`TelemetryError`].
-pub fn init(log: &Log) -> Result<Level, TelemetryError> {
+pub fn init(log: &Log) -> Result<(Level, Outlet), TelemetryError> {
     let colour =
         io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let (subscriber, level) = subscriber(log, colour, io::stderr)?;
+    let outlet = Outlet::start(io::stderr())?;
+    let (subscriber, level) = subscriber(log, colour, outlet.clone())?;
     tracing::subscriber::set_global_default(subscriber)?;
-    Ok(level)
+    Ok((level, outlet))
 }
 
 /// What [`init`] installs, with any writer.

@@ -7,6 +7,7 @@
 //! | [`tools`] | finding programs and ports; a missing program is a panic, never a skipped test |
 //! | [`process`] | a child process that is never left behind |
 //! | [`redis_server`], [`postgres_server`], [`pgbouncer`] | private real servers |
+//! | [`disk`] | a file system that can be filled |
 //! | [`fusewire`] | the proxy under test, with its admin API, metrics and log |
 //! | [`fake`] | servers that follow a script |
 //! | [`tls`] | certificates, and a client that speaks TLS |
@@ -20,6 +21,7 @@
 //! Absent on purpose: the proxy's own code. Everything here goes through sockets, signals and files.
 
 pub mod browser;
+pub mod disk;
 pub mod documents;
 pub mod fake;
 pub mod fusewire;

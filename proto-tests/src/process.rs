@@ -105,10 +105,19 @@ pub fn children(parent: u32) -> Vec<u32> {
         .collect()
 }
 
-/// The most memory a process has ever held resident, in bytes (VmHWM).
+/// The most memory a process has ever held resident, in bytes.
 pub fn peak_rss(pid: u32) -> u64 {
+    memory(pid, "VmHWM:")
+}
+
+/// The memory that a process holds resident, in bytes.
+pub fn rss(pid: u32) -> u64 {
+    memory(pid, "VmRSS:")
+}
+
+fn memory(pid: u32, field: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("a running process");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("VmHWM in /proc");
+    let line = status.lines().find_map(|line| line.strip_prefix(field)).expect("the field in /proc");
     let kib: u64 = line.trim().trim_end_matches(" kB").trim().parse().expect("a number of KiB");
     kib * 1024
 }
@@ -116,6 +125,11 @@ pub fn peak_rss(pid: u32) -> u64 {
 /// How many descriptors a process has open.
 pub fn descriptors(pid: u32) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd")).map(|dir| dir.count()).unwrap_or(0)
+}
+
+/// Whether this process may do everything.
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
 }
 
 fn state(pid: u32) -> Option<char> {

@@ -129,15 +129,15 @@ pub enum Target {
     Exactly(SocketAddr),
 }
 
-/// Whose move it is. The driver measures the time from the last progress: the last byte in either direction, the
+/// Whose move it is. The driver measures the backend's time from the last progress: the last byte in either direction, the
 /// moment when the request was wholly accepted by the backend's socket, or when a blocked write to the client
-/// went on. While a write is blocked the time stands still.
+/// went on; while a write is blocked it stands still. The client's is measured from the last that it was told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wait {
     /// Nobody's, or it may take as long as it likes.
     Nothing,
     /// The backend's: a reply is owed within this time.
     Backend(Duration),
-    /// The client's: a handshake must go on within this time.
+    /// The client's: it must be through with this step of its handshake within this time, byte by byte or not.
     Client(Duration),
 }

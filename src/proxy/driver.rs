@@ -69,7 +69,8 @@ pub struct Driver<S> {
     change: Option<Change>,
     drain: Drain,
     timer: Option<Timer>,
-    /// Since when the backend has been silent, and the client.
+    /// Since when the backend has been silent, and since when it has been the client's move: one that sends a byte now
+    /// and then must not hold its place for ever.
     backend_since: Instant,
     client_since: Instant,
     backend_owes: bool,
@@ -320,7 +321,6 @@ impl<S: Session> Driver<S> {
         let Some(read) = self.client.fill(cx, &mut bench.scratch)? else { return Ok(false) };
         if read.fresh > 0 {
             self.lane.add(Counter::DownstreamBytes, read.fresh as u64);
-            self.client_since = now;
         }
         let input = &bench.scratch[..read.len];
         bench.plan.clear();
