@@ -16,11 +16,13 @@
 //! | [`prometheus`] | a real Prometheus that scrapes the proxy |
 //! | [`browser`] | a headless Chromium for the dashboard |
 //! | [`documents`] | README.md and docs/ as data |
+//! | [`chaos`] | servers that fail in every way they know, and checkers that work through it |
 //! | [`payload`] | long reproducible byte streams and their checksums |
 //!
 //! Absent on purpose: the proxy's own code. Everything here goes through sockets, signals and files.
 
 pub mod browser;
+pub mod chaos;
 pub mod disk;
 pub mod documents;
 pub mod fake;

@@ -151,6 +151,11 @@ impl Postgres {
         self.port
     }
 
+    /// The postmaster's process id.
+    pub fn pid(&self) -> u32 {
+        self.running().pid()
+    }
+
     /// Its unix socket; a client that wants a directory takes the parent.
     pub fn unix(&self) -> PathBuf {
         self.dir.path().join(format!(".s.PGSQL.{}", self.port))

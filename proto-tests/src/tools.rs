@@ -173,6 +173,16 @@ pub fn run_with_input(command: &mut Command, input: &[u8]) -> Output {
     Output { status, stdout: stdout.join().unwrap_or_default(), stderr: stderr.join().unwrap_or_default() }
 }
 
+/// Reads `250ms`, `30s`, `5m` or `1h`.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let units = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000)];
+    let read = |(unit, millis): &(&str, u64)| Some(text.strip_suffix(unit)?.parse::<u64>().ok()? * millis);
+    units.iter().find_map(read).map(Duration::from_millis).ok_or_else(|| format!("not a duration: {text}"))
+}
+
 /// A command's standard output as text; fails the test if the command failed.
 pub fn output_of(command: &mut Command) -> String {
     let output = run(command);

@@ -1,0 +1,285 @@
+//! The servers, fusewire in front of them, and the checkers at work.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::sleep;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use super::faults::{FAULTS, Fault, Target};
+use super::history::{self, Promise, directly};
+use super::island::Island;
+use super::judge::Judge;
+use super::postgres_checker::{self, PostgresChecker};
+use super::random::Random;
+use super::redis_checker::{DATABASES, RedisChecker, users};
+use crate::disk::Disk;
+use crate::postgres_server::Options;
+use crate::until::{check, eventually};
+use crate::wire::Reply;
+use crate::{Fusewire, Postgres, Redis, Setup};
+
+/// Short enough for the faults to show. A probe comes soon after, so that each fault is also a recovery.
+const SETTINGS: &str = "failure-threshold=3,recovery-timeout=250ms,response-timeout=800ms,connect-timeout=500ms,\
+                        handshake-timeout=2s,probe-timeout=1s,tcp-user-timeout=1s";
+
+/// Answers that a checker must get after a fault to have made progress.
+const PROGRESS: u64 = 20;
+
+/// Everything that takes part.
+#[derive(Debug)]
+pub struct Stage {
+    /// What the checkers have seen.
+    pub judge: Arc<Judge>,
+    /// fusewire.
+    pub proxy: Fusewire,
+    /// A Redis that syncs each write.
+    pub redis: Redis,
+    /// Where it keeps its data, if that can be filled.
+    pub disk: Option<Disk>,
+    /// A Redis with a replica.
+    pub pair: Pair,
+    /// A Redis behind a cable.
+    pub island: Option<Island>,
+    /// A Postgres.
+    pub postgres: Postgres,
+    checkers: Vec<(Target, RedisChecker)>,
+    teller: PostgresChecker,
+    random: Random,
+    /// Faults that may happen.
+    chosen: Vec<Fault>,
+    /// Those that are still to come before each has been.
+    deck: Vec<Fault>,
+}
+
+/// A primary and its replica, and the address that clients know.
+#[derive(Debug)]
+pub struct Pair {
+    servers: [Redis; 2],
+    primary: usize,
+    link: PathBuf,
+    _dir: TempDir,
+}
+
+impl Pair {
+    fn start() -> Self {
+        let args: Vec<String> = users()
+            .into_iter()
+            .chain(["--masteruser", "admin", "--masterauth", super::redis_checker::ADMIN].map(str::to_owned))
+            .chain(["--repl-diskless-sync-delay", "0"].map(str::to_owned))
+            .collect();
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        let servers = [Redis::with(&args), Redis::with(&args)];
+        let dir = TempDir::with_prefix("fusewire-pair-").expect("a temporary directory");
+        let pair = Self { servers, primary: 0, link: dir.path().join("current.sock"), _dir: dir };
+        pair.point();
+        pair.follow(1);
+        pair
+    }
+
+    /// The primary.
+    pub fn primary(&self) -> &Redis {
+        &self.servers[self.primary]
+    }
+
+    /// The primary dies, its replica takes its place and its address; then the dead one comes back as the replica.
+    pub fn fail_over(&mut self, pause: Duration) {
+        let old = self.primary;
+        self.servers[old].kill();
+        sleep(pause);
+        self.primary = 1 - old;
+        directly(self.primary().addr(), &["REPLICAOF", "NO", "ONE"]).expect("a promotion");
+        self.point();
+        sleep(pause);
+        self.servers[old].restart();
+        self.follow(old);
+    }
+
+    /// Clients find the primary here from now on.
+    fn point(&self) {
+        let new = self.link.with_extension("new");
+        symlink(self.primary().unix(), &new).expect("a link");
+        fs::rename(&new, &self.link).expect("a link");
+    }
+
+    fn follow(&self, replica: usize) {
+        let (port, addr) = (self.primary().port().to_string(), self.servers[replica].addr());
+        directly(addr, &["REPLICAOF", "127.0.0.1", &port]).expect("a replica");
+        eventually("replication", || match directly(addr, &["INFO", "replication"]) {
+            Ok(Reply::Bulk(text)) => {
+                let text = String::from_utf8_lossy(&text).into_owned();
+                check(text.contains("master_link_status:up"), text)
+            }
+            other => Err(format!("{other:?}")),
+        });
+    }
+}
+
+impl Stage {
+    /// Starts everything. What the seed decides is which requests are made and which faults happen; when, the machine
+    /// decides.
+    pub fn start(seed: u64) -> Self {
+        let judge = Arc::<Judge>::default();
+        let disk = Disk::possible().then(|| Disk::with_room("192m"));
+        let island = Island::possible().then(Island::build);
+        let mut args: Vec<String> =
+            ["--appendonly", "yes", "--appendfsync", "always"].map(str::to_owned).into();
+        args.extend(["--auto-aof-rewrite-min-size", "16mb"].map(str::to_owned));
+        args.extend(users());
+        if let Some(disk) = &disk {
+            args.extend(["--dir".to_owned(), disk.path().display().to_string()]);
+        }
+        let redis = Redis::with(&args.iter().map(String::as_str).collect::<Vec<_>>());
+        let pair = Pair::start();
+        let postgres = Postgres::with(Options { settings: &["synchronous_commit=on"], ..Options::default() });
+        let mut setup = Setup::default()
+            .redis("cache", redis.addr(), SETTINGS)
+            .redis("pair", format!("unix:{}", pair.link.display()), SETTINGS)
+            .postgres("db", postgres.addr(), SETTINGS)
+            .args(&["--log-level", "warn"]);
+        if let Some(island) = &island {
+            setup = setup.redis("island", island.addr(), SETTINGS);
+        }
+        let proxy = setup.start();
+        let redis_clients =
+            |name: &str, promise| RedisChecker::start(name, proxy.addr(name), 4, promise, &judge, seed);
+        let mut checkers = vec![
+            (Target::Redis, redis_clients("cache", Promise::Durable)),
+            (Target::Pair, redis_clients("pair", Promise::Replicated)),
+        ];
+        if island.is_some() {
+            checkers.push((Target::Island, redis_clients("island", Promise::Durable)));
+        }
+        let teller = PostgresChecker::start(&postgres, proxy.addr("db"), 5, &judge, seed);
+        let possible = |fault: &&Fault| fault.target != Target::Island || island.is_some();
+        let chosen = FAULTS.iter().filter(possible).copied().collect();
+        let (random, deck) = (Random::new(seed), Vec::new());
+        Self { judge, proxy, redis, disk, pair, island, postgres, checkers, teller, random, chosen, deck }
+    }
+
+    /// Lets only those faults happen that have this in their name.
+    pub fn only(&mut self, name: &str) {
+        self.chosen.retain(|fault| fault.name.contains(name));
+        assert!(!self.chosen.is_empty(), "there is no such fault here: {name}");
+    }
+
+    /// The next fault: each happens once, in an order of the seed's, before any happens again.
+    pub fn next_fault(&mut self) -> Fault {
+        if self.deck.is_empty() {
+            self.deck.clone_from(&self.chosen);
+            self.random.shuffle(&mut self.deck);
+        }
+        self.deck.pop().expect("there are faults")
+    }
+
+    /// How many kinds of faults may happen here.
+    pub fn kinds(&self) -> usize {
+        self.chosen.len()
+    }
+
+    /// Waits until every checker gets answers again: whatever happened, nothing is stuck.
+    pub fn await_progress(&self) {
+        let redis = self.checkers.iter().map(|(target, checker)| (*target, &*checker.replies));
+        for (target, answers) in redis.chain([(Target::Postgres, &*self.teller.answers)]) {
+            let before = answers.load(Ordering::Relaxed);
+            eventually(&format!("answers of {target:?}"), || {
+                let more = answers.load(Ordering::Relaxed) - before;
+                check(more >= PROGRESS, more)
+            });
+        }
+    }
+
+    /// Compares the servers with what was acknowledged so far.
+    pub fn audit(&self) {
+        self.audit_redis();
+        self.await_postgres();
+        self.teller.audit(&self.postgres, &self.judge, false);
+    }
+
+    fn audit_redis(&self) {
+        for (target, checker) in &self.checkers {
+            let addr = match target {
+                Target::Redis => self.redis.addr(),
+                Target::Pair => self.pair.primary().addr(),
+                Target::Island => self.island.as_ref().expect("it has a checker").addr(),
+                Target::Postgres => continue,
+            };
+            eventually("an audit", || {
+                history::audit(addr, &format!("{target:?}"), &checker.histories, &self.judge)
+                    .map_err(|error| error.to_string())
+            });
+        }
+    }
+
+    fn await_postgres(&self) {
+        eventually("Postgres", || {
+            let mut pg = crate::Pg::try_connect(self.postgres.addr()).map_err(|error| error.to_string())?;
+            pg.startup("postgres", "postgres").map_err(|error| error.to_string())
+        });
+    }
+
+    /// Ends the checkers, and compares everything.
+    pub fn finish(&mut self) {
+        self.rest();
+        self.audit_redis();
+        self.audit_shared();
+        self.await_postgres();
+        self.teller.audit(&self.postgres, &self.judge, true);
+    }
+
+    /// The same after the servers have been tampered with: every kind of damage must be seen.
+    pub fn finish_after_sabotage(&mut self) {
+        self.rest();
+        let redis = self.redis.addr();
+        directly(redis, &["DEL", "shared:d0:counter"]).expect("a deletion");
+        let key = match directly(redis, &["RANDOMKEY"]) {
+            Ok(Reply::Bulk(key)) => String::from_utf8_lossy(&key).into_owned(),
+            other => panic!("no key in database 0: {other:?}"),
+        };
+        directly(redis, &["MOVE", &key, "1"]).expect("a move");
+        directly(self.pair.primary().addr(), &["FLUSHALL"]).expect("a loss");
+        postgres_checker::sabotage(&self.postgres);
+        self.audit_redis();
+        self.audit_shared();
+        self.await_postgres();
+        self.teller.audit(&self.postgres, &self.judge, true);
+    }
+
+    fn rest(&mut self) {
+        self.judge.end();
+        self.checkers.iter_mut().for_each(|(_, checker)| checker.join());
+        self.teller.join();
+    }
+
+    /// Optimistic increments: none that was acknowledged is lost, none ran twice.
+    fn audit_shared(&self) {
+        for (target, checker) in &self.checkers {
+            let (addr, keeps) = match target {
+                Target::Redis => (self.redis.addr(), true),
+                Target::Pair => (self.pair.primary().addr(), false),
+                _ => continue,
+            };
+            for db in 0..DATABASES as usize {
+                let mut direct = super::redis_checker::Connection::open(addr).expect("a connection");
+                let mut ask = |args: &[&str]| direct.call(args).expect("an answer");
+                ask(&["AUTH", "admin", super::redis_checker::ADMIN]);
+                ask(&["SELECT", &db.to_string()]);
+                let found: u64 = match ask(&["GET", &format!("shared:d{db}:counter")]) {
+                    Reply::Bulk(text) => String::from_utf8_lossy(&text).parse().expect("a number"),
+                    _ => 0,
+                };
+                let told = checker.shared.acknowledged[db].load(Ordering::Relaxed);
+                let most = told + checker.shared.maybe[db].load(Ordering::Relaxed);
+                if found > most || keeps && found < told {
+                    self.judge.violation(format!(
+                        "{target:?}: {found} increments in database {db}; {told} were acknowledged, {most} asked for"
+                    ));
+                }
+            }
+        }
+    }
+}
