@@ -6,9 +6,11 @@
 //!
 //! Absent on purpose: sockets, protocols, and the clock (time is an argument here too).
 
+mod bulkhead;
+mod rejection;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
-use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -16,10 +18,14 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 
 use crate::breaker::{
-    Breaker, CallKind, Cause, Checks, Fault, Finding, Generation, Mode, Outcome, Pace, Policy, Refusal,
-    State, Ticket, Transition, Trip, Verdict, When, Why,
+    Breaker, Bulkhead, CallKind, Cause, Checks, Fault, Finding, Generation, Mode, Outcome, Pace, Policy,
+    Refusal, State, Ticket, Transition, Trip, Verdict, When, Why,
 };
 use crate::metrics::{Counter, Tally, Totals};
+
+use bulkhead::is_setup;
+pub use bulkhead::{Full, Place};
+pub use rejection::{Grounds, Rejected, Rejection};
 
 /// One backend's breaker and its figures.
 #[derive(Debug)]
@@ -31,6 +37,8 @@ pub struct Gate {
     tallies: Box<[Tally]>,
     /// Woken when [`Gate::deadline`] may have come nearer.
     pub alarm: Notify,
+    /// Woken when there may be room for another connection.
+    pub room: Notify,
     state: watch::Sender<State>,
 }
 
@@ -44,6 +52,8 @@ struct Inner {
     /// By [`Finding::label`].
     checks: BTreeMap<&'static str, u64>,
     last_check: Option<Checked>,
+    /// Places taken in the bulkhead.
+    connections: u32,
 }
 
 /// A check that has been made.
@@ -83,72 +93,9 @@ pub struct Permit {
     ticket: Ticket,
     kind: CallKind,
     start: Instant,
+    /// A connect or a startup that was counted as one.
+    setup: bool,
     reported: bool,
-}
-
-/// Why a call was not let through: the words for the client, in any protocol. One word of memory, because sessions have
-/// several places for one, and most never need it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rejection(Arc<Rejected>);
-
-/// What a [`Rejection`] says.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Rejected {
-    /// The backend's name.
-    pub backend: Arc<str>,
-    /// What the breaker said.
-    pub refusal: Refusal,
-}
-
-impl Deref for Rejection {
-    type Target = Rejected;
-
-    fn deref(&self) -> &Rejected {
-        &self.0
-    }
-}
-
-impl Rejection {
-    /// How long the client had better wait; zero when the next call may pass, none when only an operator can
-    /// settle it.
-    pub fn retry_after(&self, now: Instant) -> Option<Duration> {
-        match (self.refusal.state, self.refusal.retry_at) {
-            (State::HalfOpen | State::Closed, None) => Some(Duration::ZERO),
-            (_, retry_at) => retry_at.map(|at| at.saturating_duration_since(now)),
-        }
-    }
-
-    /// The cause, for a detail line: `connection refused, 5 consecutive failures`, in a slow start with `slow start
-    /// after` before it.
-    pub fn cause(&self) -> String {
-        let trip = self.refusal.trip.as_ref().map(ToString::to_string);
-        match (self.refusal.state, trip) {
-            (State::Closed, Some(trip)) => format!("slow start after {trip}"),
-            (State::Closed, None) => "slow start".to_owned(),
-            (_, Some(trip)) => trip,
-            (_, None) => "half-open".to_owned(),
-        }
-    }
-
-    /// The hint: `retry after 12400 ms`.
-    pub fn hint(&self, now: Instant) -> String {
-        match self.retry_after(now) {
-            Some(delay) => format!("retry after {} ms", delay.as_millis()),
-            None => "retry after an operator has reset it".to_owned(),
-        }
-    }
-}
-
-impl fmt::Display for Rejection {
-    /// `backend 'cache' is open (connection refused, 5 consecutive failures)`.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = match self.refusal.state {
-            State::Open => "open",
-            State::HalfOpen => "half-open",
-            State::Closed => "recovering",
-        };
-        write!(f, "backend '{}' is {state} ({})", self.backend, self.cause())
-    }
 }
 
 /// A gate's state and figures at one moment, for the admin API.
@@ -180,6 +127,10 @@ pub struct Snapshot {
     pub last_trip: Option<Arc<Trip>>,
     /// Failures by cause.
     pub failures: BTreeMap<Cause, u64>,
+    /// How much the backend is asked at a time, at most.
+    pub bulkhead: Bulkhead,
+    /// Connections that have a place in it.
+    pub connections: u32,
     /// When fusewire tests the backend by itself.
     pub check: When,
     /// Such tests by [`Finding::label`].
@@ -191,17 +142,19 @@ pub struct Snapshot {
 }
 
 const CODE_MASK: u64 = 0b11;
-/// In the place of a state: closed, but not for every call. It must not look closed to [`Lane::closed`].
-const SLOW_START_CODE: u64 = 0b11;
+/// In the place of a state: closed, but not for every call (a slow start, a limit on calls in flight). It must not look
+/// closed to [`Lane::closed`].
+const GUARDED_CODE: u64 = 0b11;
 /// A success matters: there is a run of failures for it to end, or a window for it to go into.
 const RUN_FLAG: u64 = 0b100;
 const GENERATION_SHIFT: u32 = 3;
 
 fn word_of(breaker: &Breaker) -> u64 {
     let run = if breaker.wants_success() { RUN_FLAG } else { 0 };
-    let code = match breaker.is_slow_starting() {
-        true => SLOW_START_CODE,
-        false => u64::from(breaker.state().gauge()),
+    let limited = breaker.policy().bulkhead.calls.is_some() && breaker.mode() != Mode::Disabled;
+    let code = match breaker.state() {
+        State::Closed if limited || breaker.is_slow_starting() => GUARDED_CODE,
+        state => u64::from(state.gauge()),
     };
     (breaker.generation() << GENERATION_SHIFT) | run | code
 }
@@ -235,9 +188,11 @@ impl Gate {
                 history: VecDeque::new(),
                 checks: BTreeMap::new(),
                 last_check: None,
+                connections: 0,
             }),
             tallies: (0..=workers).map(|_| Tally::default()).collect(),
             alarm: Notify::new(),
+            room: Notify::new(),
             state: watch::Sender::new(State::Closed),
         })
     }
@@ -332,6 +287,8 @@ impl Gate {
             self.state.send_replace(inner.breaker.state());
         });
         self.alarm.notify_one();
+        // There may be more places than before.
+        self.room.notify_waiters();
     }
 
     /// Whether the breaker's decisions are carried out.
@@ -366,6 +323,8 @@ impl Gate {
                 trips_by_condition: inner.trips.clone(),
                 last_trip: breaker.last_trip().cloned(),
                 failures: inner.failures.clone(),
+                bulkhead: breaker.policy().bulkhead.clone(),
+                connections: inner.connections,
                 check: breaker.policy().checks.when,
                 checks: inner.checks.clone(),
                 last_check: inner.last_check.clone(),
@@ -383,6 +342,7 @@ impl Gate {
     /// Runs `act` under the lock, then, unlocked, tells the world what changed.
     fn with<T>(&self, act: impl FnOnce(&mut Inner) -> T) -> T {
         let mut inner = self.lock();
+        let slow = inner.breaker.is_slow_starting();
         let result = act(&mut inner);
         let transitions = inner.breaker.take_transitions();
         for transition in &transitions {
@@ -398,10 +358,9 @@ impl Gate {
             }
             inner.history.push_back(transition.clone());
         }
-        let word = word_of(&inner.breaker);
-        let before = self.word.swap(word, Ordering::AcqRel);
+        self.word.store(word_of(&inner.breaker), Ordering::Release);
         // The end of a slow start is no change of state, but whoever was turned away during it waits for one.
-        let all_pass = before & CODE_MASK == SLOW_START_CODE && word & CODE_MASK != SLOW_START_CODE;
+        let all_pass = slow && !inner.breaker.is_slow_starting();
         if !transitions.is_empty() || all_pass {
             // Sent under the lock, so that watchers see states in the order in which they were entered.
             self.state.send_replace(inner.breaker.state());
@@ -485,8 +444,9 @@ impl Lane {
         let tally = self.tally();
         tally.add(Counter::Success, n);
         tally.observe(duration, n);
-        let quiet = (generation << GENERATION_SHIFT) | u64::from(State::Closed.gauge());
-        if self.gate.word.load(Ordering::Acquire) != quiet {
+        let word = self.gate.word.load(Ordering::Acquire);
+        let closed = (generation << GENERATION_SHIFT) | u64::from(State::Closed.gauge());
+        if word != closed && word != closed | GUARDED_CODE {
             let outcome = Outcome { at: now, kind, verdict: Verdict::Success, duration };
             self.settle_all(Ticket::ordinary(generation), outcome, n);
         }
@@ -509,7 +469,7 @@ impl Lane {
     /// The permit of one call that [`Lane::passed`] accounted for, to end it with any verdict.
     pub fn permit_of(&self, generation: Generation, kind: CallKind, start: Instant) -> Permit {
         let ticket = Ticket::ordinary(generation);
-        Permit { lane: self.clone(), ticket, kind, start, reported: false }
+        Permit { lane: self.clone(), ticket, kind, start, setup: false, reported: false }
     }
 
     /// Asks to make one call.
@@ -527,7 +487,7 @@ impl Lane {
     /// # Errors
     /// A [`Rejection`], not counted, unless the breaker is closed or a probe slot is free.
     pub fn admit_uncounted(&self, now: Instant, kind: CallKind) -> Result<Permit, Rejection> {
-        let answer = self.gate.with(|inner| inner.breaker.admit(now, kind));
+        let answer = self.ask(now, kind, |breaker| breaker.admit(now, kind));
         if answer.as_ref().is_ok_and(Ticket::is_probe) {
             self.add(Counter::Probes, 1);
             self.gate.alarm.notify_one();
@@ -542,16 +502,19 @@ impl Lane {
     /// A [`Rejection`], already counted, unless the breaker is closed (in a slow start: for this one) or merely
     /// observing.
     pub fn admit_ineligible(&self, now: Instant, kind: CallKind) -> Result<Permit, Rejection> {
-        let answer = self.gate.with(|inner| inner.breaker.admit_ineligible(now));
+        let answer = self.ask(now, kind, |breaker| breaker.admit_ineligible(now));
         self.counted(self.answer(now, kind, answer))
     }
 
     /// Counts `n` more calls that met the same rejection as the one that was asked for: the rest of a batch.
     pub fn rejected(&self, rejection: &Rejection, n: u64) {
-        let counter = match rejection.refusal.state {
-            State::Open => Counter::RejectedOpen,
-            State::HalfOpen => Counter::RejectedHalfOpen,
-            State::Closed => Counter::RejectedSlowStart,
+        let counter = match &rejection.grounds {
+            Grounds::Full(_) => Counter::RejectedCalls,
+            Grounds::Breaker(refusal) => match refusal.state {
+                State::Open => Counter::RejectedOpen,
+                State::HalfOpen => Counter::RejectedHalfOpen,
+                State::Closed => Counter::RejectedSlowStart,
+            },
         };
         self.add(counter, n);
     }
@@ -566,18 +529,47 @@ impl Lane {
         answer
     }
 
+    /// Asks the bulkhead, then the breaker. What passes is counted before the next one asks, or two would take the last
+    /// place.
+    fn ask(
+        &self,
+        now: Instant,
+        kind: CallKind,
+        admit: impl FnOnce(&mut Breaker) -> Result<Ticket, Refusal>,
+    ) -> Result<Ticket, Grounds> {
+        self.gate.with(|inner| {
+            let full = inner.full(now, kind, &self.gate.tallies);
+            if let (Some(limit), Mode::Enforce) = (full, inner.breaker.mode()) {
+                return Err(Grounds::Full(limit));
+            }
+            let ticket = admit(&mut inner.breaker).map_err(Grounds::Breaker)?;
+            self.passed(1);
+            if is_setup(kind) {
+                self.add(Counter::SetupsBegun, 1);
+            }
+            if full.is_some() && !ticket.is_spared() {
+                self.add(Counter::WouldReject, 1);
+            }
+            Ok(ticket)
+        })
+    }
+
     fn answer(
         &self,
         now: Instant,
         kind: CallKind,
-        answer: Result<Ticket, Refusal>,
+        answer: Result<Ticket, Grounds>,
     ) -> Result<Permit, Rejection> {
         match answer {
-            Ok(ticket) => {
-                self.passed(1);
-                Ok(Permit { lane: self.clone(), ticket, kind, start: now, reported: false })
-            }
-            Err(refusal) => Err(Rejection(Arc::new(Rejected { backend: self.gate.name.clone(), refusal }))),
+            Ok(ticket) => Ok(Permit {
+                lane: self.clone(),
+                ticket,
+                kind,
+                start: now,
+                setup: is_setup(kind),
+                reported: false,
+            }),
+            Err(grounds) => Err(Rejection::new(self.gate.name.clone(), grounds)),
         }
     }
 
@@ -643,6 +635,7 @@ impl Permit {
     /// ends it as one that [`Lane::passed`] accounted for.
     pub fn defer(mut self) -> Generation {
         debug_assert!(!self.is_probe(), "a probe is ended by its permit");
+        debug_assert!(!self.setup, "a connect is ended by its permit");
         self.reported = true;
         self.ticket.generation
     }
@@ -650,6 +643,7 @@ impl Permit {
     /// Ends the call.
     pub fn record(mut self, now: Instant, verdict: Verdict) {
         self.reported = true;
+        self.end_setup();
         let duration = now.saturating_duration_since(self.start);
         match verdict {
             Verdict::Success => {
@@ -665,7 +659,14 @@ impl Permit {
         self.lane.settle(self.ticket, Outcome { at: now, kind: self.kind, verdict, duration });
     }
 
+    fn end_setup(&self) {
+        if self.setup {
+            self.lane.add(Counter::SetupsEnded, 1);
+        }
+    }
+
     fn release(&mut self) {
+        self.end_setup();
         self.lane.add(Counter::Ignored, 1);
         if self.is_probe() {
             // The breaker only needs to know that the slot is free, so the time of it does not matter: the

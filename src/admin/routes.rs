@@ -25,7 +25,7 @@ use crate::backends::Backend;
 use crate::breaker::{self, Mode};
 use crate::clock::Moment;
 use crate::gate::Snapshot;
-use crate::metrics::publish::{self, Reading};
+use crate::metrics::publish::{self, Reading, Use};
 
 /// The largest request body: `{"for":"30s"}` and room to spare.
 const BODY_MAX: usize = 4096;
@@ -163,6 +163,10 @@ fn reading<'a>(backend: &Backend, snapshot: &'a Snapshot, moment: &Moment) -> Re
         open_until: snapshot.deadline.map(|at| moment.unix_seconds(at)),
         trips: &snapshot.trips_by_condition,
         failures: &snapshot.failures,
+        bulkhead: [
+            Use { limit: snapshot.bulkhead.connections, used: u64::from(snapshot.connections) },
+            Use { limit: snapshot.bulkhead.calls, used: snapshot.totals.commands_in_flight() },
+        ],
         checks: &snapshot.checks,
         last_check: snapshot.last_check.as_ref().map_or(0.0, |check| check.duration.as_secs_f64()),
         totals: &snapshot.totals,

@@ -213,9 +213,12 @@ async fn status_has_exactly_the_promised_keys() {
             "metrics",
             "last_trip",
             "check",
+            "bulkhead",
         ],
     );
     assert_eq!(cache["check"], json!({"when": "off", "last": null}));
+    let bulkhead = json!({"connections": 0, "max_connections": null, "calls": 1, "max_calls": null});
+    assert_eq!(cache["bulkhead"], bulkhead);
     assert_eq!((&cache["mode"], &cache["slow_start"]), (&json!("enforce"), &json!(false)));
     assert_eq!(cache["name"], "cache");
     assert_eq!(cache["protocol"], "redis");
@@ -356,7 +359,10 @@ async fn the_detailed_view_breaks_the_figures_down() {
     assert_eq!(cache["failures_by_cause"]["tls"], 0);
     assert_eq!(
         cache["rejections"],
-        json!({"total": 3, "open": 1, "half_open": 0, "slow_start": 0, "session": 2, "would_reject": 0})
+        json!({
+            "total": 3, "open": 1, "half_open": 0, "slow_start": 0, "max_calls": 0, "max_connections": 0,
+            "session": 2, "would_reject": 0,
+        })
     );
     assert_eq!(cache["trips"]["total"], 1);
     assert_eq!(cache["trips"]["by_condition"]["consecutive_failures"], 1);

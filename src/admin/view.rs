@@ -59,6 +59,7 @@ pub(super) struct Breaker {
     metrics: Calls,
     last_trip: Option<LastTrip>,
     check: Check,
+    bulkhead: Bulkhead,
 }
 
 #[derive(Debug, Serialize)]
@@ -75,6 +76,15 @@ struct Calls {
     probes: u64,
     stale_verdicts: u64,
     trips: u64,
+}
+
+/// What the backend is asked at a time. A limit that is off is null.
+#[derive(Debug, Serialize)]
+struct Bulkhead {
+    connections: u32,
+    max_connections: Option<u32>,
+    calls: u64,
+    max_calls: Option<u32>,
 }
 
 /// fusewire's own tests of the backend.
@@ -182,6 +192,9 @@ struct Rejections {
     open: u64,
     half_open: u64,
     slow_start: u64,
+    max_calls: u64,
+    /// Connections, not calls.
+    max_connections: u64,
     session: u64,
     /// While observing; not in the total.
     would_reject: u64,
@@ -307,6 +320,12 @@ impl Breaker {
                 when: snapshot.check.label(),
                 last: snapshot.last_check.as_ref().map(|check| LastCheck::new(check, moment)),
             },
+            bulkhead: Bulkhead {
+                connections: snapshot.connections,
+                max_connections: snapshot.bulkhead.connections,
+                calls: totals.commands_in_flight(),
+                max_calls: snapshot.bulkhead.calls,
+            },
         }
     }
 }
@@ -393,6 +412,8 @@ impl Detail {
                 open: get(Counter::RejectedOpen),
                 half_open: get(Counter::RejectedHalfOpen),
                 slow_start: get(Counter::RejectedSlowStart),
+                max_calls: get(Counter::RejectedCalls),
+                max_connections: get(Counter::RejectedConnections),
                 session: get(Counter::RejectedSession),
                 would_reject: get(Counter::WouldReject),
             },

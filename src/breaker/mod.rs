@@ -32,6 +32,6 @@ mod window;
 pub use check::{Checks, Finding, Pace, Remedy, When};
 pub use evidence::{Condition, Outcome, Trip};
 pub use machine::{Breaker, Refusal, Ticket};
-pub use policy::{Factor, Mode, Policy, Rates, Share, Span};
+pub use policy::{Bulkhead, Factor, Mode, Policy, Rates, Share, Span};
 pub use transition::{Generation, State, Transition, Why};
 pub use verdict::{CallKind, Cause, Code, Fault, Verdict};

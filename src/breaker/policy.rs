@@ -38,6 +38,8 @@ pub struct Policy {
     pub slow_start: Option<Duration>,
     /// fusewire's own tests of the backend.
     pub checks: Checks,
+    /// How much the backend is asked at a time. The gate keeps it; the machine knows no calls in flight.
+    pub bulkhead: Bulkhead,
 }
 
 impl Default for Policy {
@@ -55,8 +57,20 @@ impl Default for Policy {
             probe_timeout: Duration::from_secs(10),
             slow_start: None,
             checks: Checks::default(),
+            bulkhead: Bulkhead::default(),
         }
     }
+}
+
+/// Limits on what a backend is asked at a time. What is turned away for them says nothing about the backend.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Bulkhead {
+    /// Connections to it; none: as many as come.
+    pub connections: Option<u32>,
+    /// Calls in flight; none: as many as come.
+    pub calls: Option<u32>,
+    /// How long what is beyond a limit waits for a place before it is turned away.
+    pub wait: Duration,
 }
 
 /// Trip conditions over a window of calls. Without a rate there is no window.

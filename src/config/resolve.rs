@@ -18,7 +18,7 @@ use super::{
     AdminAccess, Backend, Config, Endpoint, Loaded, Log, LogFormat, Overrides, Postgres, Protocol, Redis,
     SqlState, Timeouts, Tls, effective, tls, units,
 };
-use crate::breaker::{Checks, Factor, Mode, Policy, Rates, Remedy, Share, Span, When};
+use crate::breaker::{Bulkhead, Checks, Factor, Mode, Policy, Rates, Remedy, Share, Span, When};
 
 /// All that was written, by nearness.
 #[derive(Debug, Default)]
@@ -317,6 +317,11 @@ impl Resolver {
                 interval: stack.span(Key::CheckInterval)??,
                 may: stack.word(Key::CheckMay, &Remedy::ALL, Remedy::label)?,
             },
+            bulkhead: Bulkhead {
+                connections: stack.limit(Key::MaxConnections)?,
+                calls: stack.limit(Key::MaxCalls)?,
+                wait: stack.span(Key::BulkheadWait)??,
+            },
         };
         let idle = |key: Key, rate: &str| {
             stack
@@ -336,6 +341,9 @@ impl Resolver {
         if policy.checks.when == When::Off {
             let keys = [Key::CheckInterval, Key::CheckMay, Key::CheckUser];
             self.warnings.extend(keys.into_iter().filter_map(|key| idle(key, "check")));
+        }
+        if policy.bulkhead.connections.is_none() && policy.bulkhead.calls.is_none() {
+            self.warnings.extend(idle(Key::BulkheadWait, "max_connections or max_calls"));
         }
         if policy.checks.when == When::Always && policy.failure_threshold.is_none() {
             let why = "without failure_threshold no check trips";

@@ -35,6 +35,9 @@ pub enum Key {
     CheckInterval,
     CheckMay,
     CheckUser,
+    MaxConnections,
+    MaxCalls,
+    BulkheadWait,
     ConnectTimeout,
     ResponseTimeout,
     UnboundedCommands,
@@ -191,6 +194,8 @@ pub enum Group {
     Breaker,
     /// How fusewire tests a backend by itself.
     Checks,
+    /// How much a backend is asked at a time.
+    Bulkhead,
     /// How long things may take.
     Timeouts,
     /// Which legs are encrypted, and how.
@@ -212,6 +217,7 @@ impl Group {
             Self::Backends => "Backends",
             Self::Breaker => "Breaker (per backend; given as a flag: the default of all)",
             Self::Checks => "Checks (per backend; given as a flag: the default of all)",
+            Self::Bulkhead => "Bulkhead (per backend; given as a flag: the default of all)",
             Self::Timeouts => "Timeouts (per backend; given as a flag: the default of all)",
             Self::Tls => "TLS (per backend; given as a flag: the default of all)",
             Self::Rejections => "Rejections (per backend; given as a flag: the default of all)",
@@ -324,6 +330,13 @@ settings! {
     CheckUser "check_user" Postgres Checks Kind::User, Preset::Same("fusewire_check"),
         "User that a check names; it needs no password, and need not exist unless the server trusts it";
 
+    MaxConnections "max_connections" Backend Bulkhead Kind::Limit { max: 1_000_000 }, Preset::Same("off"),
+        "Connections to the server at a time; a client beyond them is told what the server says when it has no more";
+    MaxCalls "max_calls" Backend Bulkhead Kind::Limit { max: 1_000_000 }, Preset::Same("off"),
+        "Commands and queries in flight at a time; one beyond them is rejected";
+    BulkheadWait "bulkhead_wait" Backend Bulkhead span(Duration::ZERO, HOUR), Preset::Same("0s"),
+        "How long what is beyond max_connections or max_calls waits for a place before it is rejected";
+
     ConnectTimeout "connect_timeout" Backend Timeouts span(MS, HOUR), Preset::Same("3s"),
         "For one connection to the server: looking up its name and trying all its addresses";
     ResponseTimeout "response_timeout" Backend Timeouts Kind::Span { min: MS, max: WEEK, off: true },
@@ -426,7 +439,7 @@ impl Setting {
 
     /// Whether it may stand in a `[backend.breaker]` table.
     pub fn is_breaker(&self) -> bool {
-        matches!(self.group, Group::Breaker | Group::Checks) && self.scope == Scope::Backend
+        matches!(self.group, Group::Breaker | Group::Checks | Group::Bulkhead) && self.scope == Scope::Backend
     }
 
     /// Whether a TOML boolean is a value of it.

@@ -79,7 +79,8 @@ pub(super) const REJECTIONS: Family = counter(
     "circuit_breaker_rejections_total",
     &["backend", "protocol", "reason"],
     "Calls that were not let through; reason is open, half_open (every probe slot taken), slow_start (beyond the \
-     share that passes after a recovery) or session (they depend on a rejected call).",
+     share that passes after a recovery), max_calls or max_connections (beyond the bulkhead; the latter are connections) or \
+     session (they depend on a rejected call).",
 );
 pub(super) const WOULD_REJECT: Family = counter(
     "circuit_breaker_would_reject_total",
@@ -94,6 +95,16 @@ pub(super) const CALL_DURATION: Family = Family {
 };
 pub(super) const IN_FLIGHT: Family =
     gauge("circuit_breaker_calls_in_flight", BACKEND, "Calls that were let through and have not ended.");
+pub(super) const LIMIT: Family = gauge(
+    "circuit_breaker_bulkhead_limit",
+    &["backend", "protocol", "of"],
+    "What the backend is asked at a time, at most; of is connections or calls. +Inf without a limit.",
+);
+pub(super) const HEADROOM: Family = gauge(
+    "circuit_breaker_bulkhead_headroom",
+    &["backend", "protocol", "of"],
+    "How many more would pass the bulkhead; of is connections or calls. +Inf without a limit.",
+);
 pub(super) const PROBES: Family = counter(
     "circuit_breaker_probes_total",
     BACKEND,
@@ -207,6 +218,8 @@ pub const FAMILIES: &[Family] = &[
     WOULD_REJECT,
     CALL_DURATION,
     IN_FLIGHT,
+    LIMIT,
+    HEADROOM,
     PROBES,
     CHECKS,
     CHECK_DURATION,

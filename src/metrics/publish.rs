@@ -44,12 +44,30 @@ pub struct Reading<'a> {
     pub trips: &'a BTreeMap<&'static str, u64>,
     /// Failures by cause.
     pub failures: &'a BTreeMap<Cause, u64>,
+    /// The limits on connections and on calls in flight, and how many there are.
+    pub bulkhead: [Use; 2],
     /// Checks by what they found.
     pub checks: &'a BTreeMap<&'static str, u64>,
     /// How long the last check took, in seconds; 0 before the first.
     pub last_check: f64,
     /// The counts.
     pub totals: &'a Totals,
+}
+
+/// How much of a limit is used.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Use {
+    /// None: as many as come.
+    pub limit: Option<u32>,
+    /// Now.
+    pub used: u64,
+}
+
+impl Use {
+    /// How many more would pass; none: as many as come.
+    pub fn headroom(&self) -> Option<u64> {
+        self.limit.map(|limit| u64::from(limit).saturating_sub(self.used))
+    }
 }
 
 /// How the configuration came to be in force.
@@ -128,6 +146,12 @@ impl Reading<'_> {
         sheet.gauge(&family::RUN, &on, f64::from(self.consecutive_failures));
         sheet.gauge(&family::IN_FLIGHT, &on, totals.in_flight() as f64);
 
+        for (of, place) in ["connections", "calls"].into_iter().zip(self.bulkhead) {
+            let or_inf = |n: Option<u64>| n.map_or(f64::INFINITY, |n| n as f64);
+            sheet.gauge(&family::LIMIT, &with(of), or_inf(place.limit.map(u64::from)));
+            sheet.gauge(&family::HEADROOM, &with(of), or_inf(place.headroom()));
+        }
+
         sheet.counter(&family::CALLS, &with("success"), totals.get(Counter::Success));
         sheet.counter(&family::CALLS, &with("failure"), totals.get(Counter::Failure));
         sheet.counter(&family::CALLS, &with("ignored"), totals.get(Counter::Ignored));
@@ -140,6 +164,12 @@ impl Reading<'_> {
         sheet.counter(&family::REJECTIONS, &with("open"), totals.get(Counter::RejectedOpen));
         sheet.counter(&family::REJECTIONS, &with("half_open"), totals.get(Counter::RejectedHalfOpen));
         sheet.counter(&family::REJECTIONS, &with("slow_start"), totals.get(Counter::RejectedSlowStart));
+        sheet.counter(&family::REJECTIONS, &with("max_calls"), totals.get(Counter::RejectedCalls));
+        sheet.counter(
+            &family::REJECTIONS,
+            &with("max_connections"),
+            totals.get(Counter::RejectedConnections),
+        );
         sheet.counter(&family::REJECTIONS, &with("session"), totals.get(Counter::RejectedSession));
         sheet.counter(&family::WOULD_REJECT, &on, totals.get(Counter::WouldReject));
         sheet.counter(&family::PROBES, &on, totals.get(Counter::Probes));

@@ -18,6 +18,10 @@ pub enum Counter {
     Failure,
     /// Calls that ended without saying anything about the backend.
     Ignored,
+    /// Connects and startups among the calls that were let through.
+    SetupsBegun,
+    /// Those of them that have ended.
+    SetupsEnded,
     /// Verdicts that came from an older generation and so changed nothing but figures.
     Stale,
     /// Calls rejected while open.
@@ -26,6 +30,10 @@ pub enum Counter {
     RejectedHalfOpen,
     /// Calls rejected after a recovery, beyond the share that a slow start lets through.
     RejectedSlowStart,
+    /// Calls turned away because as many were in flight as may be.
+    RejectedCalls,
+    /// Client connections turned away because the backend had as many as it may have.
+    RejectedConnections,
     /// Calls let through while observing that would have been rejected.
     WouldReject,
     /// Calls rejected on a poisoned connection, or together with the rejected call they depend on.
@@ -84,11 +92,23 @@ impl Tally {
         bump(&self.counters[counter as usize], n);
     }
 
+    /// Commands and queries that this worker let through and that have not ended. Any worker may ask.
+    pub fn commands_in_flight(&self) -> u64 {
+        commands_in_flight(|counter| self.counters[counter as usize].load(Relaxed))
+    }
+
     /// Records `n` calls of the same duration. Only the tally's own worker may call it.
     #[inline]
     pub fn observe(&self, duration: Duration, n: u64) {
         self.latency.record(duration, n);
     }
+}
+
+/// Without connects and startups. Some may end while the figures are read.
+fn commands_in_flight(get: impl Fn(Counter) -> u64) -> u64 {
+    let ended = [Counter::Success, Counter::Failure, Counter::Ignored].map(&get);
+    let setups = get(Counter::SetupsBegun).saturating_sub(get(Counter::SetupsEnded));
+    get(Counter::Admitted).saturating_sub(ended.iter().sum::<u64>() + setups)
 }
 
 #[inline]
@@ -165,12 +185,19 @@ impl Totals {
         self.get(Counter::RejectedOpen)
             + self.get(Counter::RejectedHalfOpen)
             + self.get(Counter::RejectedSlowStart)
+            + self.get(Counter::RejectedCalls)
+            + self.get(Counter::RejectedConnections)
             + self.get(Counter::RejectedSession)
     }
 
     /// Calls admitted and not yet ended.
     pub fn in_flight(&self) -> u64 {
         self.get(Counter::Admitted).saturating_sub(self.calls())
+    }
+
+    /// The same without connects and startups: what a limit on calls is about.
+    pub fn commands_in_flight(&self) -> u64 {
+        commands_in_flight(|counter| self.get(counter))
     }
 
     /// Client connections that are open.

@@ -79,6 +79,7 @@ impl Figures {
             open_until: None,
             trips: &self.trips,
             failures: &self.failures,
+            bulkhead: Default::default(),
             checks: &self.checks,
             last_check: 0.0,
             totals: &self.totals,
@@ -193,7 +194,7 @@ fn counters_are_there_from_the_start_for_every_known_label() {
     for condition in Condition::LABELS {
         zero("circuit_breaker_trips_total", "condition", condition);
     }
-    for reason in ["open", "half_open", "slow_start", "session"] {
+    for reason in ["open", "half_open", "slow_start", "max_calls", "max_connections", "session"] {
         zero("circuit_breaker_rejections_total", "reason", reason);
     }
     for result in ["success", "failure", "ignored"] {

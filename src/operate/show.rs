@@ -35,6 +35,8 @@ pub(super) struct Breaker {
     #[serde(default)]
     check: Option<Check>,
     #[serde(default)]
+    bulkhead: Option<Bulkhead>,
+    #[serde(default)]
     latency_ms: Option<Latency>,
     #[serde(default)]
     history: Option<Vec<Change>>,
@@ -52,6 +54,14 @@ struct Calls {
     would_reject_calls: u64,
     in_flight: u64,
     trips: u64,
+}
+
+#[derive(Debug, Deserialize)]
+struct Bulkhead {
+    connections: u64,
+    max_connections: Option<u64>,
+    calls: u64,
+    max_calls: Option<u64>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -186,6 +196,14 @@ pub(super) fn story(breaker: &Breaker, now: SystemTime) -> String {
             }
         };
         line("checks", format!("{}, {last}", check.when));
+    }
+    if let Some(Bulkhead { connections, max_connections, calls, max_calls }) = breaker.bulkhead {
+        let of = |n: u64, max: Option<u64>, what: &str| Some(format!("{n} of {} {what}", max?));
+        let used = [of(connections, max_connections, "connections"), of(calls, max_calls, "calls")];
+        let used: Vec<String> = used.into_iter().flatten().collect();
+        if !used.is_empty() {
+            line("bulkhead", used.join(", "));
+        }
     }
     line("trips", calls.trips.to_string());
     if let Some(trip) = &breaker.last_trip {

@@ -64,6 +64,7 @@ fn a_story_shows_the_evidence_and_the_transitions() {
     cache["check"] = json!({"when": "while_open", "last": {
         "at": "2026-01-01T00:01:30Z", "result": "failed", "cause": "refused", "duration_ms": 0.5,
     }});
+    cache["bulkhead"] = json!({"connections": 7, "max_connections": 20, "calls": 3, "max_calls": null});
     cache["history"] = json!([{
         "at": "2026-01-01T00:00:00Z", "generation": 1, "from": "closed", "to": "open", "why": "x",
         "reason": "5 consecutive failures", "cause": "refused", "retry_after_ms": 30_000, "mode": "enforce",
@@ -73,6 +74,7 @@ fn a_story_shows_the_evidence_and_the_transitions() {
     for words in [
         "12 (7 successful, 5 failed, 0 ignored, 0 in flight), 58.3% success",
         "p99 1.5 ms",
+        "bulkhead    7 of 20 connections\n",
         "checks      while_open, the last at 2026-01-01T00:01:30Z: failed (refused), 0.5 ms\n",
         "Last trip at 2026-01-01T00:00:00Z: connection refused, 5 consecutive failures",
         "connect  failure  refused  0.25 ms",

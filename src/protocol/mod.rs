@@ -60,6 +60,19 @@ pub trait Session {
     /// says nothing about the backend.
     fn on_connect_failed(&mut self, now: Instant, fault: Option<Fault>);
 
+    /// The dial waits for a place among the backend's connections, or does not any more: meanwhile the backend owes
+    /// nothing.
+    fn on_queued(&mut self, _queued: bool) {}
+
+    /// No place was to be had among the backend's connections, which are limited to `limit`. That is no verdict.
+    fn on_full(&mut self, now: Instant, limit: u32);
+
+    /// The client's next request waits until then, at the latest, because as many calls are in flight as may be: it is
+    /// presented again every now and then, and nothing more is read meanwhile.
+    fn queued(&self) -> Option<Instant> {
+        None
+    }
+
     /// The client has closed its sending side.
     fn on_client_eof(&mut self, now: Instant);
 
@@ -127,6 +140,9 @@ pub enum Target {
     Backend,
     /// Exactly this address: a Postgres CancelRequest must reach the server that its session runs on.
     Exactly(SocketAddr),
+    /// The backend's configured address, for a CancelRequest of a session that nobody knows. Like the one above it takes
+    /// no place among the backend's connections: it may be what frees one.
+    Aside,
 }
 
 /// Whose move it is. The driver measures the backend's time from the last progress: the last byte in either direction, the

@@ -18,7 +18,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
-use tokio::time::{Instant as TokioInstant, Sleep, sleep_until, timeout};
+use tokio::time::{Instant as TokioInstant, Sleep, sleep, sleep_until, timeout};
 
 use self::side::{Input, Side};
 use super::listener::Listener;
@@ -28,7 +28,7 @@ use super::socket::Socket;
 use super::tls;
 use super::upstream::{Upstream, dial};
 use crate::breaker::{Fault, State};
-use crate::gate::Lane;
+use crate::gate::{Full, Lane, Place};
 use crate::metrics::Counter;
 use crate::protocol::{HOLD_MAX, Phase, Plan, Session, Target, Wait};
 
@@ -42,6 +42,8 @@ const FINISH_WRITE: Duration = Duration::from_secs(10);
 /// before it has read the error (PROTOCOLS.md §1 rule 8).
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 1024 * 1024;
+/// How soon a request that waits for others to end asks again.
+const RETRY: Duration = Duration::from_millis(1);
 
 thread_local! {
     static WORKBENCH: RefCell<Workbench> = RefCell::new(Workbench {
@@ -65,6 +67,10 @@ pub struct Driver<S> {
     service: Arc<Service>,
     client: Side,
     server: Option<Side>,
+    /// The server connection's, in the bulkhead.
+    place: Option<Place>,
+    /// When a request that waits for others to end is presented again.
+    retry: Option<Pin<Box<Sleep>>>,
     /// The breaker's next change, while the session wants to know it.
     change: Option<Change>,
     drain: Drain,
@@ -113,6 +119,8 @@ impl<S: Session> Driver<S> {
             service,
             client: Side::new(client),
             server: None,
+            place: None,
+            retry: None,
             change: None,
             drain,
             timer: None,
@@ -140,7 +148,51 @@ impl<S: Session> Driver<S> {
         }
     }
 
+    /// Waits for a place among the backend's connections as long as it may.
+    async fn take_place(&mut self) -> Result<Place, Full> {
+        let wait = match self.lane.take_place() {
+            Err(Full { wait, .. }) if !wait.is_zero() => wait,
+            place => return place,
+        };
+        let gate = self.lane.gate().clone();
+        let until = sleep(wait);
+        tokio::pin!(until);
+        self.session.on_queued(true);
+        let drain = &mut self.drain;
+        let lane = &self.lane;
+        let place = loop {
+            // Listened for before it is asked for, or a place that is freed in between would be missed.
+            let room = gate.room.notified();
+            tokio::pin!(room);
+            room.as_mut().enable();
+            let full = match lane.take_place() {
+                Ok(place) => break Ok(place),
+                Err(full) => full,
+            };
+            tokio::select! {
+                () = room => {}
+                () = &mut until => break Err(full),
+                () = poll_fn(|cx| if drain.poll_begun(cx) { Poll::Ready(()) } else { Poll::Pending }) => {
+                    break Err(full);
+                }
+            }
+        };
+        self.session.on_queued(false);
+        place
+    }
+
     async fn dial(&mut self, target: Target) {
+        if target == Target::Backend {
+            match self.take_place().await {
+                Ok(place) => self.place = Some(place),
+                Err(Full { limit, .. }) => {
+                    self.lane.turned_away();
+                    let now = present();
+                    self.client_since = now;
+                    return self.session.on_full(now, limit);
+                }
+            }
+        }
         let route = self.service.route();
         let (config, tls) = (&route.config, route.tls.as_deref());
         let dialled = dial(&config.upstream, target, &config.timeouts, tls).await;
@@ -157,6 +209,7 @@ impl<S: Session> Driver<S> {
                 self.session.on_connected(now, peer);
             }
             Err(fault) => {
+                self.place = None;
                 self.lane.add(Counter::ConnectFailed, 1);
                 self.session.on_connect_failed(now, fault);
             }
@@ -315,6 +368,7 @@ impl<S: Session> Driver<S> {
     fn pump_client(&mut self, cx: &mut Context<'_>, now: Instant, bench: &mut Workbench) -> io::Result<bool> {
         if !matches!(self.session.phase(), Phase::Idle | Phase::Relay)
             || self.server.as_ref().is_some_and(|server| !server.backlog.is_empty())
+            || self.session.queued().is_some() && !self.client.again
         {
             return Ok(false);
         }
@@ -396,7 +450,10 @@ impl<S: Session> Driver<S> {
     /// Tells the session, and the other side, that a side has no more input.
     fn pass_on_ends(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
         let mut moved = false;
-        if let Input::Ended(_) = self.client.input {
+        // What waits for its turn has come before the end.
+        if let Input::Ended(_) = self.client.input
+            && self.session.queued().is_none()
+        {
             self.client.input = Input::Over;
             self.session.on_client_eof(now);
             moved = true;
@@ -454,7 +511,20 @@ impl<S: Session> Driver<S> {
                 return true;
             }
         }
-        self.poll_deadline(cx, now)
+        self.poll_deadline(cx, now) | self.poll_retry(cx, now)
+    }
+
+    /// Whether a request that waits for others to end is to be presented again.
+    fn poll_retry(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
+        let Some(until) = self.session.queued() else { return false };
+        let next = until.min(now + RETRY);
+        let retry = self.retry.get_or_insert_with(|| Box::pin(sleep_until(next.into())));
+        if retry.as_mut().poll(cx).is_pending() {
+            return false;
+        }
+        self.retry = None;
+        self.client.again = true;
+        true
     }
 
     fn poll_deadline(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
@@ -505,6 +575,7 @@ impl<S> Driver<S> {
             server.socket.farewell();
             self.lane.add(Counter::Disconnected, 1);
         }
+        self.place = None;
     }
 }
 

@@ -43,8 +43,8 @@ pub async fn dial(
     }
     let upstream = match (target, backend) {
         (Target::Exactly(address), _) => connect_any(&[address], deadline).await?,
-        (Target::Backend, Endpoint::Unix(path)) => connect_unix(path, deadline).await?,
-        (Target::Backend, Endpoint::Tcp { host, port }) => {
+        (Target::Backend | Target::Aside, Endpoint::Unix(path)) => connect_unix(path, deadline).await?,
+        (Target::Backend | Target::Aside, Endpoint::Tcp { host, port }) => {
             let addresses = resolve(host, *port, deadline).await?;
             connect_any(&addresses, deadline).await?
         }

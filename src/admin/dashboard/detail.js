@@ -38,8 +38,11 @@ const FIGURES = [
   ["Rejections/s", ({ samples }) => rate(samples.rejections.at(-1))],
   ["p50", ({ samples }) => millis(samples.p50_ms.at(-1))],
   ["p99", ({ samples }) => millis(samples.p99_ms.at(-1))],
-  ["In flight", ({ samples }) => count(samples.in_flight.at(-1))],
+  ["In flight", ({ samples, breaker }) => within(samples.in_flight.at(-1), breaker?.bulkhead?.max_calls)],
 ];
+
+/** How many there are, of how many there may be. */
+const within = (n, limit) => (limit ? `${count(n)} of ${count(limit)}` : count(n));
 
 const LEVER_WORDS = { reset: "Reset…", trip: "Trip…", enforce: "Enforce…", observe: "Observe…", disable: "Disable…" };
 const MODE_LEVERS = { enforce: "enforce", observe: "observe", disable: "disabled" };
@@ -178,6 +181,7 @@ export class Detail {
     if (!detail) return;
     const some = Object.entries(detail.failures_by_cause).filter(([, n]) => n > 0).sort((a, b) => b[1] - a[1]);
     list(causes, some.length ? some.map(([cause, n]) => [shortCause(cause), n]) : [["none", 0]], "bars");
+    const most = breaker.bulkhead?.max_connections;
     const rejected = Object.entries(detail.rejections).filter(([key, n]) => key !== "total" && n > 0);
     list(totals, [
       ["calls", breaker.metrics.total_calls],
@@ -189,6 +193,7 @@ export class Detail {
       ["probes", breaker.metrics.probes],
       ["trips", breaker.metrics.trips],
       ["client connections", detail.connections.active],
+      ...(most ? [[`connections, of ${count(most)} at most`, breaker.bulkhead.connections]] : []),
     ]);
   }
 }

@@ -53,6 +53,8 @@ pub(super) struct Client {
     /// What the server has asked for in authentication, and what the client has answered.
     pub(super) challenges: u32,
     answers: u32,
+    /// The next unit waits for others to end, until then.
+    pub(super) queued: Option<Instant>,
 }
 
 /// Where the client is with respect to extended runs.
@@ -660,6 +662,9 @@ impl Session {
     /// Asks the gate, the breaker not being closed.
     fn ask(&mut self, now: Instant, message: Message<'_>) -> Decision {
         let Some(scanner) = head(message) else { return Decision::Hold };
+        if self.must_wait(now) {
+            return Decision::Hold;
+        }
         let lane = self.ledger.lane();
         let answer = if scanner.lasts() {
             lane.admit_ineligible(now, CallKind::Query)
@@ -673,6 +678,21 @@ impl Session {
                 Decision::Refuse
             }
         }
+    }
+
+    /// Whether a unit had better wait for others to end.
+    fn must_wait(&mut self, now: Instant) -> bool {
+        let wait = self.ledger.lane().crowded(now, CallKind::Query);
+        let queued = &mut self.client.queued;
+        if wait.is_zero() {
+            *queued = None;
+            return false;
+        }
+        let until = *queued.get_or_insert(now + wait);
+        if now >= until {
+            *queued = None;
+        }
+        now < until
     }
 
     /// Whether a Bind or Describe names a statement whose Parse was rejected; none while its name is not there.

@@ -141,7 +141,7 @@ impl Session {
                 }
                 Packet::Malformed(why) => return self.client_malformed(why),
                 Packet::Cancel { len, key } => {
-                    let target = self.settings.cancels.find(key).map_or(Target::Backend, Target::Exactly);
+                    let target = self.settings.cancels.find(key).map_or(Target::Aside, Target::Exactly);
                     self.stage = Stage::Dialling(Purpose::Cancel { len, target });
                     return;
                 }
@@ -319,6 +319,20 @@ impl Session {
             code: "53300",
             message: &message,
             detail: "The proxy's machine is out of descriptors, ports or memory.",
+            hint: "try again",
+        };
+        self.end_with(fatal.bytes());
+    }
+
+    /// What the server itself says when its connections are used up.
+    fn full(&mut self, limit: u32) {
+        let detail =
+            format!("fusewire gives backend '{}' no more than {limit} connections.", self.settings.backend);
+        let fatal = Reply {
+            gravity: Gravity::Fatal,
+            code: "53300",
+            message: "sorry, too many clients already",
+            detail: &detail,
             hint: "try again",
         };
         self.end_with(fatal.bytes());
@@ -541,6 +555,30 @@ impl protocol::Session for Session {
             }
             other => self.stage = other,
         }
+    }
+
+    fn on_queued(&mut self, queued: bool) {
+        if let Stage::Dialling(Purpose::Startup { permit, .. } | Purpose::Passthrough { permit }) =
+            &self.stage
+        {
+            permit.set_owed(!queued);
+        }
+    }
+
+    fn on_full(&mut self, now: Instant, limit: u32) {
+        match std::mem::replace(&mut self.stage, Stage::Finish) {
+            Stage::Dialling(Purpose::Startup { permit, .. }) => {
+                permit.record(now, Verdict::Ignored);
+                self.full(limit);
+            }
+            // There is nothing to say to a client that talks to the server's own TLS.
+            Stage::Dialling(Purpose::Passthrough { permit }) => permit.record(now, Verdict::Ignored),
+            other => self.stage = other,
+        }
+    }
+
+    fn queued(&self) -> Option<Instant> {
+        self.client.queued.filter(|_| matches!(self.stage, Stage::Relay))
     }
 
     fn on_client_eof(&mut self, _now: Instant) {

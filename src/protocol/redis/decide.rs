@@ -10,7 +10,7 @@ use super::fifo::{Account, Effect, Expect, Owed};
 use super::reject::{Local, Text};
 use super::session::{Block, Fate, Mute, Session, Then, Way};
 use super::upstream::Subscriptions;
-use crate::breaker::{CallKind, Generation, State};
+use crate::breaker::{CallKind, Generation};
 use crate::gate::Rejection;
 use crate::metrics::Counter;
 use crate::protocol::Plan;
@@ -194,7 +194,7 @@ impl Session {
             }
             Ok(permit) => Ok(Pass::Call(permit.defer())),
             Err(rejection) => {
-                if !asked.muted || rejection.refusal.state == State::Open {
+                if !asked.muted || rejection.is_open() {
                     batch.rejection = Some(rejection.clone());
                 }
                 Err(rejection)

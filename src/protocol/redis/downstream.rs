@@ -149,6 +149,9 @@ impl Session {
                 let command = if unbounded.has(name, first[0]) { command.unbounded() } else { command };
                 let cure = cures.has(name, first[0]);
                 self.flush(batch);
+                if self.must_wait(batch) {
+                    return Ok(false);
+                }
                 let asked = Asked { command, cure, args, first, muted: false, at: batch.now };
                 let fate = self.begin(batch, asked, plan);
                 pass(&fate, len, plan);
@@ -161,6 +164,9 @@ impl Session {
                 let Some((name, arguments)) = words.split_first() else { return Ok(true) };
                 let command = Command::of(name);
                 let word = |at: usize| arguments.get(at).map_or(&b""[..], Vec::as_slice);
+                if self.must_wait(batch) {
+                    return Ok(false);
+                }
                 let args = arguments.len() as u64;
                 let first = [word(0), word(1)];
                 let unbounded = batch.live.unbounded.has(name, first[0]);

@@ -1,7 +1,8 @@
 //! The words that fusewire puts into a Redis client's reply stream (PROTOCOLS §2.6).
 //!
 //! Drivers look for "unknown command", "NOPROTO", "no password is set" and "max number of clients reached" in
-//! errors and then retry, reconnect or fall back in silence; none of these may occur here. Errors have one line.
+//! errors and then retry, reconnect or fall back in silence; none of these may occur here, but for the last, where it is
+//! meant. Errors have one line.
 
 use std::time::{Duration, Instant};
 
@@ -51,6 +52,11 @@ impl Local {
             Some(fault) => format!("ERR fusewire: backend '{backend}' cannot be reached: {fault}"),
             None => format!("ERR fusewire: no connection to backend '{backend}': out of local resources"),
         })
+    }
+
+    /// The backend has as many connections as it may have: what Redis itself says then, before it hangs up.
+    pub(super) fn full() -> Self {
+        Self::error("ERR max number of clients reached")
     }
 
     /// The backend stayed silent.

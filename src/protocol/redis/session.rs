@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::Settings;
 use super::command::{Patience, TimeoutWatch};
+use super::downstream::Batch;
 use super::fifo::{Account, Effect, Entry, Fifo};
 use super::reject::Local;
 use super::reply::Replies;
@@ -52,6 +53,8 @@ pub struct Session {
     pub(super) dismissed: bool,
     pub(super) client_eof: bool,
     pub(super) draining: bool,
+    /// The next request waits for others to end, until then.
+    pub(super) queued: Option<Instant>,
     /// What a CLIENT PAUSE adds to the present deadline.
     pub(super) grace: Duration,
 }
@@ -223,6 +226,7 @@ impl Session {
             dismissed: false,
             client_eof: false,
             draining: false,
+            queued: None,
             grace: Duration::ZERO,
         }
     }
@@ -305,6 +309,23 @@ impl Session {
         self.probes.clear();
         self.fifo.cut();
         self.life = life;
+    }
+
+    /// Whether a request had better wait for others to end.
+    pub(super) fn must_wait(&mut self, batch: &Batch) -> bool {
+        let now = batch.now;
+        let asks = batch.closed.is_none() && batch.rejection.is_none() && self.live();
+        let may = asks && matches!(self.block, Block::None) && self.probes.is_empty();
+        let wait = if may { self.lane.crowded(now, CallKind::Command) } else { Duration::ZERO };
+        if wait.is_zero() {
+            self.queued = None;
+            return false;
+        }
+        let until = *self.queued.get_or_insert(now + wait);
+        if now >= until {
+            self.queued = None;
+        }
+        now < until
     }
 
     /// The upstream connection has failed with calls in flight: one failure, however many they are.
@@ -470,6 +491,23 @@ impl protocol::Session for Session {
         }
     }
 
+    fn on_queued(&mut self, queued: bool) {
+        if let Life::Dial(permit) = &self.life {
+            permit.set_owed(!queued);
+        }
+    }
+
+    fn on_full(&mut self, now: Instant, _limit: u32) {
+        if let Life::Dial(permit) = std::mem::replace(&mut self.life, Life::Finish) {
+            permit.record(now, Verdict::Ignored);
+            self.fifo.answer(Local::full());
+        }
+    }
+
+    fn queued(&self) -> Option<Instant> {
+        self.queued.filter(|_| matches!(self.life, Life::Relay(_)))
+    }
+
     fn on_client_eof(&mut self, _now: Instant) {
         self.client_eof = true;
         match self.life {
@@ -546,7 +584,7 @@ impl protocol::Session for Session {
         // Kept any longer, the connection would go on rejecting with the backend back; used again, it would run
         // commands on the wrong database or as the wrong user.
         let Some(poison) = &self.poison else { return };
-        self.poisoned_open |= poison.refusal.state == State::Open;
+        self.poisoned_open |= poison.is_open();
         let gate = self.lane.gate();
         if gate.rejects_all() {
             self.poisoned_open = true;

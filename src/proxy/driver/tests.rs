@@ -100,6 +100,11 @@ impl Session for Lines {
         self.phase = Phase::Finish;
     }
 
+    fn on_full(&mut self, _: Instant, limit: u32) {
+        self.note(format!("full {limit}"));
+        self.phase = Phase::Finish;
+    }
+
     fn on_client_eof(&mut self, _: Instant) {
         self.note("client eof");
         self.client_over = true;

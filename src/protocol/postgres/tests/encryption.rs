@@ -96,7 +96,7 @@ fn plain_clients_are_refused_natively_where_tls_is_required_but_may_cancel() {
     assert_eq!((end.phase, end.count(Counter::Admitted)), (Phase::Finish, 0));
     let mut rig = self::rig(&offered(true));
     rig.client(&cancel(1, &[1, 2, 3, 4]), true);
-    assert_eq!(rig.session.phase(), Phase::Dial(Target::Backend));
+    assert_eq!(rig.session.phase(), Phase::Dial(Target::Aside));
 }
 
 #[test]

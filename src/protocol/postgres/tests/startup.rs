@@ -200,7 +200,7 @@ fn a_cancel_request_goes_verbatim_to_the_address_of_its_session_even_when_open()
 fn a_cancel_request_without_a_known_session_goes_to_the_backend_and_never_fails_it() {
     let mut rig = Rig::new();
     play(&mut rig, &[Client(cancel(1, &[1; 4]))], Cut::Whole);
-    assert_eq!(rig.session.phase(), Phase::Dial(Target::Backend));
+    assert_eq!(rig.session.phase(), Phase::Dial(Target::Aside));
     play(&mut rig, &[Refuse(Some(Fault::Refused))], Cut::Whole);
     let end = rig.outcome();
     assert_eq!((end.phase, end.verdicts(), end.to_client), (Phase::Finish, (0, 0, 0), vec![]));
