@@ -45,6 +45,7 @@ fn backend(name: &str, protocol: Protocol) -> config::Backend {
         protocol,
         listen: loopback(),
         upstream: loopback(),
+        proxy_protocol: config::ProxyProtocol::default(),
         tls: config::Tls::default(),
         breaker: Policy::default(),
         timeouts: Timeouts {

@@ -6,6 +6,7 @@
 use indexmap::IndexMap;
 use serde_json::Value as Json;
 
+use super::proxy_protocol::Version;
 use super::raw::Speaks;
 use super::settings::{Key, SETTINGS, Setting};
 use super::tls::{self, Upstream, Verify};
@@ -50,6 +51,8 @@ fn value(backend: &Backend, key: Key) -> Option<Value> {
         Key::Name => Value::Text(backend.name.clone()),
         Key::Listen => Value::Address(Some(backend.listen.clone())),
         Key::Upstream => Value::Address(Some(backend.upstream.clone())),
+        Key::ProxyProtocolFrom => Value::Networks(backend.proxy_protocol.from.clone()),
+        Key::ProxyProtocolTo => Value::Word(Version::word(backend.proxy_protocol.to)),
         Key::Mode => Value::Mode(breaker.mode),
         Key::FailureThreshold => Value::Limit(breaker.failure_threshold),
         Key::FailureRate => Value::Share(rates.failure_rate),
@@ -128,6 +131,7 @@ fn json(value: Value) -> Json {
         Value::Factor(factor) => return (f64::from(factor.hundredths()) / 100.0).into(),
         Value::Switch(on) => return on.into(),
         Value::Hosts(texts) | Value::Codes(texts) | Value::Commands(texts) => return list(&texts),
+        Value::Networks(networks) => return networks.iter().map(ToString::to_string).collect(),
         Value::Limit(None)
         | Value::Share(None)
         | Value::Span(None)

@@ -115,6 +115,8 @@ pub enum Reason {
     NotAHost { value: String },
     #[error("{value} is not a user: it takes 1 to 63 printable ASCII characters")]
     NotAUser { value: String },
+    #[error("{value} is not an address, a network such as 10.0.0.0/8, or unix")]
+    NotANetwork { value: String },
     #[error("{address} can be reached from other machines; give admin_token_file, or admin_insecure = true")]
     Exposed { address: String },
     #[error("{value} is not one of {expected}")]

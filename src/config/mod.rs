@@ -27,6 +27,7 @@ mod endpoint;
 mod error;
 pub mod file;
 mod patch;
+pub mod proxy_protocol;
 pub mod raw;
 pub mod resolve;
 pub mod settings;
@@ -46,6 +47,7 @@ use crate::breaker::Policy;
 
 pub use error::{Error, Origin, Reason};
 pub use patch::{Patched, patch};
+pub use proxy_protocol::ProxyProtocol;
 pub use raw::Env;
 pub use tls::Tls;
 
@@ -177,6 +179,8 @@ pub struct Backend {
     pub listen: Endpoint,
     /// Where the server is.
     pub upstream: Endpoint,
+    /// Who says who a client is.
+    pub proxy_protocol: ProxyProtocol,
     /// When the breaker trips and closes.
     pub breaker: Policy,
     /// How long things may take.

@@ -11,12 +11,13 @@ use std::time::Duration;
 
 use super::error::{Error, Origin, Reason};
 use super::file::File;
+use super::proxy_protocol::{Network, Version};
 use super::raw::{Declared, Entry, Layer, Speaks};
 use super::settings::{Key, SETTINGS, Setting};
 use super::value::{Value, Values, preset, read};
 use super::{
-    AdminAccess, Backend, Config, Endpoint, Loaded, Log, LogFormat, Overrides, Postgres, Protocol, Redis,
-    SqlState, Timeouts, Tls, effective, tls, units,
+    AdminAccess, Backend, Config, Endpoint, Loaded, Log, LogFormat, Overrides, Postgres, Protocol,
+    ProxyProtocol, Redis, SqlState, Timeouts, Tls, effective, tls, units,
 };
 use crate::breaker::{Bulkhead, Checks, Factor, Mode, Policy, Rates, Remedy, Share, Span, When};
 
@@ -243,6 +244,10 @@ impl Resolver {
             protocol,
             listen: stack.address(Key::Listen)??,
             upstream: stack.address(Key::Upstream)??,
+            proxy_protocol: ProxyProtocol {
+                from: stack.networks(Key::ProxyProtocolFrom)?,
+                to: stack.word(Key::ProxyProtocolTo, &Version::ALL, Version::word)?,
+            },
             breaker: self.policy(&one.name, &one.origin, stack)?,
             timeouts: Timeouts {
                 connect: stack.span(Key::ConnectTimeout)??,
@@ -485,6 +490,10 @@ impl Stack<'_> {
 
     fn commands(&self, key: Key) -> Option<Vec<Arc<str>>> {
         if let Value::Commands(names) = self.get(key)? { Some(names) } else { None }
+    }
+
+    fn networks(&self, key: Key) -> Option<Vec<Network>> {
+        if let Value::Networks(networks) = self.get(key)? { Some(networks) } else { None }
     }
 
     fn switch(&self, key: Key) -> Option<bool> {

@@ -16,6 +16,8 @@ pub enum Key {
     Name,
     Listen,
     Upstream,
+    ProxyProtocolFrom,
+    ProxyProtocolTo,
     Mode,
     FailureThreshold,
     FailureRate,
@@ -147,6 +149,8 @@ pub enum Kind {
     Host,
     /// Names and addresses.
     Hosts,
+    /// Networks of addresses, or `unix`.
+    Networks,
     /// `true` or `false`.
     Switch,
     /// How a server is spoken to: libpq's words for `sslmode`.
@@ -288,6 +292,11 @@ settings! {
         "Where clients connect; port 0 takes any free one";
     Upstream "upstream" Own Backends Kind::Upstream, Preset::Required,
         "Where the server is; a host name is looked up anew for each connection";
+
+    ProxyProtocolFrom "proxy_protocol_from" Backend Backends Kind::Networks, Preset::Same(""),
+        "Networks whose connections begin with a PROXY protocol header, version 1 or 2, that says who the client is; unix is those over a unix socket";
+    ProxyProtocolTo "proxy_protocol_to" Backend Backends Kind::Choice("off|v1|v2"), Preset::Same("off"),
+        "Version of the PROXY protocol in which the server is told who the client is";
 
     Mode "mode" Backend Breaker Kind::Mode, Preset::Same("enforce"),
         "enforce rejects calls while the breaker is open; observe only counts what it would reject; disabled never trips";
@@ -455,7 +464,7 @@ impl Setting {
             Kind::Share { .. } => "a number such as 0.5 or a string such as \"50%\"",
             Kind::Factor { .. } => "a number such as 1.5",
             Kind::Window { .. } => "a string such as \"100calls\" or \"10s\"",
-            Kind::Codes | Kind::Commands | Kind::Hosts => "an array of strings",
+            Kind::Codes | Kind::Commands | Kind::Hosts | Kind::Networks => "an array of strings",
             Kind::Span { .. } => "a string such as \"30s\"",
             Kind::Switch => "true or false",
             _ => "a string",
@@ -486,6 +495,7 @@ impl Setting {
             Kind::Path => "FILE",
             Kind::Host => "NAME",
             Kind::Hosts => "NAME+NAME...",
+            Kind::Networks => "NET+NET...",
             Kind::Switch => "true|false",
             Kind::TlsMode => "MODE",
             Kind::RedisCode => "WORD",
@@ -521,6 +531,9 @@ impl Setting {
             Kind::Path => "a path, or off".to_owned(),
             Kind::Host => "a DNS name or an address, or off".to_owned(),
             Kind::Hosts => "names joined by + (an array in TOML)".to_owned(),
+            Kind::Networks => {
+                "addresses, networks such as 10.0.0.0/8, or unix, joined by + (an array in TOML)".to_owned()
+            }
             Kind::Switch => "true or false".to_owned(),
             Kind::TlsMode => tls::Mode::WORDS.to_owned(),
             Kind::RedisCode => "1 to 32 of A-Z".to_owned(),

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::error::Reason;
+use super::proxy_protocol::Network;
 use super::raw::{self, Speaks, Written};
 use super::settings::{Key, Kind, Preset, SETTINGS, Setting};
 use super::{Endpoint, LogFormat, SqlState, tls, units};
@@ -37,6 +38,7 @@ pub(super) enum Value {
     /// None: off.
     Host(Option<Arc<str>>),
     Hosts(Vec<Arc<str>>),
+    Networks(Vec<Network>),
     Switch(bool),
     TlsMode(tls::Mode),
     State(SqlState),
@@ -76,6 +78,7 @@ pub(super) fn read(setting: &Setting, written: &Written, speaks: Option<Speaks>)
         (_, Kind::Codes) => return read_codes(written, speaks),
         (_, Kind::Hosts) => return read_hosts(written),
         (_, Kind::Commands) => return read_commands(written),
+        (_, Kind::Networks) => return read_networks(written),
         (Written::One(text), _) => text.trim(),
         (Written::Many(_), _) => {
             return Err(Reason::WrongType { expected: setting.toml_type(), found: "array" });
@@ -156,6 +159,7 @@ pub(super) fn read(setting: &Setting, written: &Written, speaks: Option<Speaks>)
         Kind::Codes => read_codes(written, speaks),
         Kind::Hosts => read_hosts(written),
         Kind::Commands => read_commands(written),
+        Kind::Networks => read_networks(written),
         Kind::Format => match text {
             "text" => Ok(Value::Format(LogFormat::Text)),
             "json" => Ok(Value::Format(LogFormat::Json)),
@@ -187,6 +191,16 @@ fn read_hosts(written: &Written) -> Result<Value, Reason> {
         Some(host) => Err(Reason::NotAHost { value: Reason::quote(host) }),
         None => Ok(Value::Hosts(hosts.into_iter().map(Arc::from).collect())),
     }
+}
+
+fn read_networks(written: &Written) -> Result<Value, Reason> {
+    let texts: Vec<&str> = match written {
+        Written::One(text) => text.split(['+', '|']).map(str::trim).filter(|text| !text.is_empty()).collect(),
+        Written::Many(texts) => texts.iter().map(|text| text.trim()).collect(),
+    };
+    let network =
+        |text: &str| Network::parse(text).ok_or_else(|| Reason::NotANetwork { value: Reason::quote(text) });
+    texts.into_iter().map(network).collect::<Result<_, _>>().map(Value::Networks)
 }
 
 fn read_codes(written: &Written, speaks: Option<Speaks>) -> Result<Value, Reason> {

@@ -9,6 +9,7 @@
 
 mod plan;
 pub mod postgres;
+pub mod proxy_protocol;
 pub mod redis;
 
 use std::net::SocketAddr;

@@ -21,7 +21,7 @@ use crate::breaker::{Fault, Finding, Pace};
 use crate::config::Protocol;
 use crate::gate::{CheckDue, Checked};
 use crate::metrics::Counter;
-use crate::protocol::{Target, postgres, redis};
+use crate::protocol::{Target, postgres, proxy_protocol, redis};
 
 /// How long a server may take to end a session that it has begun for a check, and how much it may say.
 const GOODBYE: Duration = Duration::from_secs(1);
@@ -87,7 +87,10 @@ async fn check_on(service: Arc<Service>, mut pace: Pace) {
 async fn check(service: &Service, due: CheckDue) -> Finding {
     let route = service.route();
     let (config, tls) = (&route.config, route.tls.as_deref());
-    match dial(&config.upstream, Target::Backend, &config.timeouts, tls).await {
+    // It speaks for itself.
+    let preface =
+        config.proxy_protocol.to.map_or_else(Vec::new, |version| proxy_protocol::write(version, None));
+    match dial(&config.upstream, Target::Backend, &config.timeouts, tls, &preface).await {
         Err(None) => Finding::Nothing,
         Err(Some(fault)) => Finding::Failed(fault.into()),
         Ok(mut upstream) => {

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use tokio::io::AsyncReadExt;
 use tokio::sync::watch;
 use tokio::time::{Instant as TokioInstant, Sleep, sleep, sleep_until, timeout};
 
@@ -30,6 +31,7 @@ use super::upstream::{Upstream, dial};
 use crate::breaker::{Fault, State};
 use crate::gate::{Full, Lane, Place};
 use crate::metrics::Counter;
+use crate::protocol::proxy_protocol::{self, Ends, Header};
 use crate::protocol::{HOLD_MAX, Phase, Plan, Session, Target, Wait};
 
 /// A worker's read buffer: what a session may hold plus a read of good size.
@@ -71,6 +73,8 @@ pub struct Driver<S> {
     place: Option<Place>,
     /// When a request that waits for others to end is presented again.
     retry: Option<Pin<Box<Sleep>>>,
+    /// The ends of the client's connection to whoever let it in, as that says.
+    told: Option<Box<Ends>>,
     /// The breaker's next change, while the session wants to know it.
     change: Option<Change>,
     drain: Drain,
@@ -121,6 +125,7 @@ impl<S: Session> Driver<S> {
             server: None,
             place: None,
             retry: None,
+            told: None,
             change: None,
             drain,
             timer: None,
@@ -132,6 +137,9 @@ impl<S: Session> Driver<S> {
 
     /// Moves the connection until it ends.
     pub async fn run(mut self: Box<Self>) {
+        if self.expects_header() && !Box::pin(self.take_header()).await {
+            return;
+        }
         let mut immediate = self.service.route().tls.as_ref().is_some_and(|tls| tls.is_immediate());
         loop {
             let next = match std::mem::take(&mut immediate) {
@@ -146,6 +154,40 @@ impl<S: Session> Driver<S> {
                 Err(ClientGone) => return,
             }
         }
+    }
+
+    /// Whether the client's connection begins with a PROXY protocol header.
+    fn expects_header(&self) -> bool {
+        let route = self.service.route();
+        let proxy_protocol = &route.config.proxy_protocol;
+        !proxy_protocol.from.is_empty()
+            && proxy_protocol.expects(self.client.socket.ends().map(|ends| ends.source.ip()))
+    }
+
+    /// Reads that header, and keeps what comes behind it. Says whether it could.
+    async fn take_header(&mut self) -> bool {
+        let limit = self.service.route().config.timeouts.handshake;
+        let drain = &mut self.drain;
+        let socket = &mut self.client.socket;
+        let mut input = Vec::new();
+        let header = tokio::select! {
+            header = timeout(limit, read_header(socket, &mut input)) => header.ok().flatten(),
+            () = poll_fn(|cx| if drain.poll_begun(cx) { Poll::Ready(()) } else { Poll::Pending }) => return false,
+        };
+        self.lane.add(Counter::DownstreamBytes, input.len() as u64);
+        let Some(header) = header else {
+            // A balancer that only looks whether somebody is there has sent nothing.
+            if !input.is_empty() {
+                self.lane.add(Counter::ClientMalformed, 1);
+                tracing::debug!(backend = %self.service.backend().name(), "A client sent no PROXY protocol header");
+            }
+            return false;
+        };
+        self.told = header.ends.map(Box::new);
+        self.client.hold(input.get(header.len..).unwrap_or_default());
+        self.client.again = true;
+        self.client_since = present();
+        true
     }
 
     /// Waits for a place among the backend's connections as long as it may.
@@ -195,7 +237,11 @@ impl<S: Session> Driver<S> {
         }
         let route = self.service.route();
         let (config, tls) = (&route.config, route.tls.as_deref());
-        let dialled = dial(&config.upstream, target, &config.timeouts, tls).await;
+        let preface = match config.proxy_protocol.to {
+            None => Vec::new(),
+            Some(version) => proxy_protocol::write(version, self.told.as_deref().copied().or_else(|| self.client.socket.ends())),
+        };
+        let dialled = dial(&config.upstream, target, &config.timeouts, tls, &preface).await;
         let now = present();
         self.client_since = now;
         self.client.again = true;
@@ -583,6 +629,21 @@ impl<S> Drop for Driver<S> {
     fn drop(&mut self) {
         self.hang_up();
         self.lane.add(Counter::Closed, 1);
+    }
+}
+
+/// Reads a PROXY protocol header, and perhaps what comes behind it. None if it never comes.
+async fn read_header(socket: &mut Socket, input: &mut Vec<u8>) -> Option<Header> {
+    loop {
+        let mut more = [0; 512];
+        // A read may take no more than the driver can hold.
+        let n = socket.read(&mut more).await.ok().filter(|&n| n > 0)?;
+        input.extend_from_slice(&more[..n]);
+        match proxy_protocol::read(input) {
+            Ok(Some(header)) => return Some(header),
+            Ok(None) => {}
+            Err(_) => return None,
+        }
     }
 }
 

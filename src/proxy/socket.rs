@@ -11,6 +11,7 @@ use tokio::net::{TcpStream, UnixStream};
 use super::tls;
 use crate::config::Timeouts;
 use crate::protocol::Plan;
+use crate::protocol::proxy_protocol::Ends;
 
 /// A connected socket.
 #[derive(Debug)]
@@ -55,6 +56,19 @@ impl Socket {
             Self::Unix(_) | Self::Closed => {}
             #[cfg(test)]
             Self::Memory(memory) => memory.reset_on_close(),
+        }
+    }
+
+    /// Both of its ends; none for unix sockets.
+    pub fn ends(&self) -> Option<Ends> {
+        match self {
+            Self::Tcp(stream) => {
+                Some(Ends { source: stream.peer_addr().ok()?, destination: stream.local_addr().ok()? })
+            }
+            Self::Tls(stream) => stream.socket().ends(),
+            Self::Unix(_) | Self::Closed => None,
+            #[cfg(test)]
+            Self::Memory(_) => None,
         }
     }
 

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpStream, UnixStream, lookup_host};
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -23,7 +24,7 @@ pub struct Upstream {
     pub peer: Option<SocketAddr>,
 }
 
-/// Connects to `target` within the connect timeout: names are resolved anew for each dial, every address is tried
+/// Connects to `target` within the connect timeout, and sends `preface` before anything else: names are resolved anew for each dial, every address is tried
 /// in turn, and all of it together, with the TLS handshake if there is one, is one call.
 ///
 /// # Errors
@@ -34,14 +35,17 @@ pub async fn dial(
     target: Target,
     timeouts: &Timeouts,
     tls: Option<&Store>,
+    preface: &[u8],
 ) -> Result<Upstream, Option<Fault>> {
     let deadline = Instant::now() + timeouts.connect;
     #[cfg(test)]
     if let Some(dialled) = super::memory::dial() {
         let memory = dialled.until(deadline).await?;
-        return Ok(Upstream { socket: Socket::Memory(memory), peer: None });
+        let mut upstream = Upstream { socket: Socket::Memory(memory), peer: None };
+        upstream.begin(preface, deadline).await?;
+        return Ok(upstream);
     }
-    let upstream = match (target, backend) {
+    let mut upstream = match (target, backend) {
         (Target::Exactly(address), _) => connect_any(&[address], deadline).await?,
         (Target::Backend | Target::Aside, Endpoint::Unix(path)) => connect_unix(path, deadline).await?,
         (Target::Backend | Target::Aside, Endpoint::Tcp { host, port }) => {
@@ -50,14 +54,16 @@ pub async fn dial(
         }
     };
     upstream.socket.tune_upstream(timeouts);
+    upstream.begin(preface, deadline).await?;
     let Some(tls) = tls else { return Ok(upstream) };
     let Upstream { socket, peer } = upstream;
     match timeout_at(deadline, tls.connect(socket)).await {
         Ok(Ok(Secured::Yes(socket) | Secured::No(socket))) => Ok(Upstream { socket, peer }),
         Ok(Ok(Secured::Redial)) => {
             let addresses: Vec<SocketAddr> = peer.into_iter().collect();
-            let upstream = connect_any(&addresses, deadline).await?;
+            let mut upstream = connect_any(&addresses, deadline).await?;
             upstream.socket.tune_upstream(timeouts);
+            upstream.begin(preface, deadline).await?;
             Ok(upstream)
         }
         Ok(Err(error)) if is_local(&error) => Err(None),
@@ -68,6 +74,20 @@ pub async fn dial(
         Err(_) => {
             tls.complain(&io::ErrorKind::TimedOut.into());
             Err(Some(Fault::ConnectTimeout))
+        }
+    }
+}
+
+impl Upstream {
+    /// Sends what comes before everything else.
+    async fn begin(&mut self, preface: &[u8], deadline: Instant) -> Result<(), Option<Fault>> {
+        if preface.is_empty() {
+            return Ok(());
+        }
+        match timeout_at(deadline, self.socket.write_all(preface)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(Some(Fault::Reset)),
+            Err(_) => Err(Some(Fault::ConnectTimeout)),
         }
     }
 }
@@ -159,7 +179,7 @@ mod tests {
     #[tokio::test]
     async fn a_unix_socket_that_is_not_there_is_unreachable() {
         let backend = Endpoint::Unix("/nonexistent/fusewire.sock".into());
-        let failed = dial(&backend, Target::Backend, &timeouts(), None).await;
+        let failed = dial(&backend, Target::Backend, &timeouts(), None, b"").await;
         assert_eq!(failed.unwrap_err(), Some(Fault::Unreachable));
     }
 

@@ -78,6 +78,7 @@ impl Rig {
             protocol,
             listen: endpoint.clone(),
             upstream: endpoint,
+            proxy_protocol: config::ProxyProtocol::default(),
             breaker: policy.clone(),
             timeouts,
             tls: Tls::default(),

@@ -168,6 +168,7 @@ impl Rig {
             protocol: Protocol::Redis(Redis::default()),
             listen: Endpoint::Unix("unused".into()),
             upstream: Endpoint::Unix(path),
+            proxy_protocol: config::ProxyProtocol::default(),
             tls: config::Tls::default(),
             breaker: Policy::default(),
             timeouts: Timeouts {

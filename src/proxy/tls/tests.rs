@@ -66,6 +66,7 @@ fn backend(protocol: Protocol, tls: config::Tls) -> config::Backend {
         protocol,
         listen: Endpoint::Tcp { host: "127.0.0.1".into(), port: 0 },
         upstream: Endpoint::Tcp { host: "server.test".into(), port: 1 },
+        proxy_protocol: config::ProxyProtocol::default(),
         breaker: Policy::default(),
         timeouts: Timeouts {
             connect: second,
