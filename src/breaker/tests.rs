@@ -3,6 +3,7 @@
 mod checks;
 mod model;
 mod modes;
+mod policies;
 mod rates;
 mod recovery;
 mod reload;
