@@ -239,7 +239,10 @@ impl<S: Session> Driver<S> {
         let (config, tls) = (&route.config, route.tls.as_deref());
         let preface = match config.proxy_protocol.to {
             None => Vec::new(),
-            Some(version) => proxy_protocol::write(version, self.told.as_deref().copied().or_else(|| self.client.socket.ends())),
+            Some(version) => proxy_protocol::write(
+                version,
+                self.told.as_deref().copied().or_else(|| self.client.socket.ends()),
+            ),
         };
         let dialled = dial(&config.upstream, target, &config.timeouts, tls, &preface).await;
         let now = present();

@@ -54,7 +54,7 @@ pub(super) struct Client {
     pub(super) challenges: u32,
     answers: u32,
     /// The next unit waits for others to end, until then.
-    pub(super) queued: Option<Instant>,
+    pub(super) queued: Option<Box<Instant>>,
 }
 
 /// Where the client is with respect to extended runs.
@@ -688,7 +688,7 @@ impl Session {
             *queued = None;
             return false;
         }
-        let until = *queued.get_or_insert(now + wait);
+        let until = **queued.get_or_insert_with(|| Box::new(now + wait));
         if now >= until {
             *queued = None;
         }

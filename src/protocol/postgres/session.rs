@@ -578,7 +578,7 @@ impl protocol::Session for Session {
     }
 
     fn queued(&self) -> Option<Instant> {
-        self.client.queued.filter(|_| matches!(self.stage, Stage::Relay))
+        self.client.queued.as_deref().copied().filter(|_| matches!(self.stage, Stage::Relay))
     }
 
     fn on_client_eof(&mut self, _now: Instant) {

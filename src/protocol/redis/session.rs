@@ -54,7 +54,7 @@ pub struct Session {
     pub(super) client_eof: bool,
     pub(super) draining: bool,
     /// The next request waits for others to end, until then.
-    pub(super) queued: Option<Instant>,
+    pub(super) queued: Option<Box<Instant>>,
     /// What a CLIENT PAUSE adds to the present deadline.
     pub(super) grace: Duration,
 }
@@ -321,7 +321,7 @@ impl Session {
             self.queued = None;
             return false;
         }
-        let until = *self.queued.get_or_insert(now + wait);
+        let until = **self.queued.get_or_insert_with(|| Box::new(now + wait));
         if now >= until {
             self.queued = None;
         }
@@ -505,7 +505,7 @@ impl protocol::Session for Session {
     }
 
     fn queued(&self) -> Option<Instant> {
-        self.queued.filter(|_| matches!(self.life, Life::Relay(_)))
+        self.queued.as_deref().copied().filter(|_| matches!(self.life, Life::Relay(_)))
     }
 
     fn on_client_eof(&mut self, _now: Instant) {
