@@ -42,6 +42,25 @@ fn a_hang_trips_and_the_thaw_is_found_by_a_probe() {
 }
 
 #[test]
+fn clients_that_give_up_first_do_not_hide_a_hang() {
+    let redis = Redis::start();
+    let proxy =
+        Setup::default().redis("cache", redis.addr(), "response-timeout=400ms,recovery-timeout=1h").start();
+    let mut early = Client::connect(proxy.addr("cache"));
+    assert_eq!(early.call(&["PING"]), Reply::simple("PONG"));
+    redis.freeze();
+    // Each closes its socket long before its call's time is over; the call goes on to its end.
+    for _ in 0..5 {
+        Client::connect(proxy.addr("cache")).command(&["GET", "k"]);
+    }
+    proxy.await_state("cache", "open");
+    let reply = early.call(&["GET", "k"]);
+    let wanted = "CIRCUITOPEN backend 'cache' is open (no reply in time, 5 consecutive failures)";
+    assert!(reply.error().starts_with(wanted), "{reply:?}");
+    proxy.stop();
+}
+
+#[test]
 fn refusals_do_not_wait_for_the_hanging_server() {
     let redis = Redis::start();
     let proxy =
