@@ -17,6 +17,7 @@
 //! | [`browser`] | a headless Chromium for the dashboard |
 //! | [`documents`] | README.md and docs/ as data |
 //! | [`chaos`] | servers that fail in every way they know, and checkers that work through it |
+//! | [`mutants`] | deliberate bugs and the tests that must catch them |
 //! | [`payload`] | long reproducible byte streams and their checksums |
 //!
 //! Absent on purpose: the proxy's own code. Everything here goes through sockets, signals and files.
@@ -28,6 +29,7 @@ pub mod documents;
 pub mod fake;
 pub mod fusewire;
 pub mod http;
+pub mod mutants;
 pub mod payload;
 pub mod pgbouncer;
 pub mod pgwire;

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt as _;
+
 use super::*;
 use crate::breaker::{Rates, Share, Span};
 
@@ -132,7 +134,10 @@ fn the_timer_hears_of_a_probe_that_brings_its_deadline_nearer() {
     trip(&lane, now);
     gate.tick(now + later);
     assert_eq!(gate.deadline(), None);
+    let heard = || gate.alarm.notified().now_or_never().is_some();
+    while heard() {}
     let probe = lane.admit(now + later, CallKind::Command).expect("a free slot");
+    assert!(heard(), "a timer that sleeps until a later deadline, or for ever");
     assert_eq!(gate.deadline(), Some(now + later + silence));
     gate.tick(now + later + silence);
     assert_eq!(gate.state(), State::Open, "the backend was silent");
