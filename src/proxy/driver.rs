@@ -55,6 +55,22 @@ thread_local! {
     });
 }
 
+/// The most that one side of a connection holds: what the session has left of a read, and output that its socket would
+/// not take, which is that of one read and what was put into it.
+#[cfg(test)]
+pub(super) const SIDE_MAX: usize = 2 * SCRATCH + 2 * crate::protocol::REPLY_CHUNK;
+
+#[cfg(test)]
+thread_local! {
+    static HEAVIEST: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
+/// The most that one side of a connection of this thread has held since this was last asked.
+#[cfg(test)]
+pub(super) fn heaviest_side() -> usize {
+    HEAVIEST.take()
+}
+
 /// What a worker lends to the connection that it is moving.
 struct Workbench {
     scratch: Vec<u8>,
@@ -410,7 +426,15 @@ impl<S: Session> Driver<S> {
             self.answer(cx, now, bench)?;
         }
         moved |= self.pass_on_ends(cx, now);
+        #[cfg(test)]
+        self.weigh();
         Ok(moved)
+    }
+
+    #[cfg(test)]
+    fn weigh(&self) {
+        let weight = self.client.weight().max(self.server.as_ref().map_or(0, Side::weight));
+        HEAVIEST.set(HEAVIEST.get().max(weight));
     }
 
     /// Client to backend.

@@ -205,6 +205,12 @@ impl Backlog {
         self.rest.is_none() && !self.unsent
     }
 
+    /// How much waits.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.rest.as_ref().map_or(0, |rest| rest.bytes.len() - rest.written)
+    }
+
     /// Writes as much as the socket takes. Returns how much that was, at least 1 if the last of it has left.
     ///
     /// # Errors

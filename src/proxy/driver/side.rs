@@ -94,6 +94,12 @@ impl Side {
         if self.backlog.is_empty() { Ok(0) } else { self.backlog.flush(cx, &mut self.socket) }
     }
 
+    /// How much it holds.
+    #[cfg(test)]
+    pub(super) fn weight(&self) -> usize {
+        self.held.len() + self.backlog.len()
+    }
+
     pub(super) fn give_up_output(&mut self) {
         self.output_over = true;
         self.backlog = Backlog::default();

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -14,9 +13,9 @@ use super::postgres_server::{message, serve, take, texts};
 use super::random::Random;
 use super::redis_server::value;
 use super::world::{World, history};
-use crate::config::Protocol;
 use crate::config::args::Inputs;
-use crate::protocol::postgres::{Session, Settings};
+use crate::protocol::postgres::Session;
+use crate::proxy::service::Sessions;
 use crate::proxy::socket::Socket;
 
 /// Longer than all faults together.
@@ -32,10 +31,8 @@ pub(super) fn run(seed: u64) -> Result<Figures, String> {
 }
 
 fn session(world: &World) -> Session {
-    let config = world.service.backend().config();
-    let Protocol::Postgres(postgres) = &config.protocol else { panic!("a Postgres backend") };
-    let settings = Settings::new("sim".into(), postgres, &config.timeouts, &config.tls);
-    Session::new(world.gate.lane(1), Arc::new(settings))
+    let Sessions::Postgres(settings) = &world.service.sessions else { panic!("a Postgres backend") };
+    Session::new(world.gate.lane(1), settings.clone())
 }
 
 /// One query, or an extended run up to its Sync.
@@ -66,6 +63,10 @@ struct Talk {
     /// The tokens of the open transaction.
     parts: Vec<u64>,
     statements: BTreeMap<&'static str, u64>,
+    /// It does not look at what became of its BEGIN.
+    careless: bool,
+    /// Its BEGIN was refused, and it goes on as if it stood in a transaction.
+    doomed: bool,
 }
 
 impl Talk {
@@ -79,6 +80,7 @@ impl Talk {
                 world.object(format!("{answer} answers a request for encryption"));
             }
         }
+        let careless = random.chance(30);
         let mut talk = Self {
             world: world.clone(),
             socket,
@@ -90,6 +92,8 @@ impl Talk {
             block: None,
             parts: Vec::new(),
             statements: BTreeMap::new(),
+            careless,
+            doomed: false,
         };
         let mut startup = vec![0, 3, 0, 0];
         startup.extend_from_slice(b"user\0sim\0\0");
@@ -225,6 +229,15 @@ impl Talk {
     }
 
     fn next(&mut self) -> Vec<Unit> {
+        if self.doomed {
+            return match self.random.below(6) {
+                0 => vec![self.query("COMMIT", "COMMIT")],
+                1 => vec![self.query("ROLLBACK", "ROLLBACK")],
+                2 => vec![self.select()],
+                3 => self.extended(),
+                _ => vec![self.insert()],
+            };
+        }
         match (self.status, self.random.below(12)) {
             (b'E', 0..=8) => vec![self.query("ROLLBACK", "ROLLBACK")],
             (b'T', 0 | 1) => vec![self.query("COMMIT", "COMMIT")],
@@ -331,7 +344,13 @@ impl Talk {
             (Some(token), None, None) => judge.told_done(token),
             _ => {}
         }
+        self.doomed = match unit.tag.as_str() {
+            "BEGIN" => self.careless && failed == Some("57000"),
+            "COMMIT" | "ROLLBACK" => false,
+            _ => self.doomed,
+        };
         if status == b'I'
+            && !self.doomed
             && let Some(block) = self.block.take()
         {
             let committed = unit.tag == "COMMIT" && failed.is_none();

@@ -4,7 +4,6 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::future::pending;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, split};
@@ -15,9 +14,9 @@ use super::judge::Context;
 use super::random::Random;
 use super::redis_server::{array, bulk, confirmation, serve, value};
 use super::world::{World, history};
-use crate::config::Protocol;
 use crate::config::args::Inputs;
-use crate::protocol::redis::{Session, Settings};
+use crate::protocol::redis::Session;
+use crate::proxy::service::Sessions;
 
 pub(super) fn run(seed: u64) -> Result<Figures, String> {
     let inputs = |spec: &str| Inputs { redis: vec![spec.to_owned()], ..Inputs::default() };
@@ -31,10 +30,8 @@ pub(super) fn run(seed: u64) -> Result<Figures, String> {
 }
 
 fn session(world: &World) -> Session {
-    let config = world.service.backend().config();
-    let Protocol::Redis(redis) = &config.protocol else { panic!("a Redis backend") };
-    let settings = Settings::new("sim".into(), redis, &config.timeouts);
-    Session::new(world.gate.lane(1), Arc::new(settings))
+    let Sessions::Redis(settings) = &world.service.sessions else { panic!("a Redis backend") };
+    Session::new(world.gate.lane(1), settings.clone())
 }
 
 /// What a reply may be besides an error of the proxy's.
@@ -89,6 +86,8 @@ struct Talk {
     expected: VecDeque<Sent>,
     answered: u64,
     over: bool,
+    /// It asks for much and is slow to read it.
+    lazy: bool,
 }
 
 impl Talk {
@@ -106,7 +105,11 @@ impl Talk {
         let block = self.block.as_ref().map(|(block, ..)| *block);
         let context = Context { place: self.place, user: self.user, block: block.is_some() };
         world.judge.borrow_mut().asks(token, context, block);
-        let size = if random.chance(3) { 40_000 } else { random.pick(&[0, 3, 100, 2000]) };
+        let size = if random.chance(if self.lazy { 30 } else { 3 }) {
+            40_000
+        } else {
+            random.pick(&[0, 3, 100, 2000])
+        };
         let number = token.to_string();
         let (request, reply) = if random.chance(60) {
             let request = array(&[b"SET", number.as_bytes(), &value(token, size)]);
@@ -323,7 +326,7 @@ fn frame_len(bytes: &[u8]) -> Option<usize> {
 
 async fn client(world: Rc<World>, mut random: Random, _id: u64) {
     for _ in 0..random.between(1, 4) {
-        let talk = RefCell::new(Talk::default());
+        let talk = RefCell::new(Talk { lazy: random.chance(15), ..Talk::default() });
         let end = random.pick(&[End::Vanish, End::HalfClose, End::Wait]);
         let mut bursts = Vec::new();
         for _ in 0..random.between(0, 12) {
@@ -337,6 +340,10 @@ async fn client(world: Rc<World>, mut random: Random, _id: u64) {
 /// A connection from its beginning to its end. An empty burst is made up when its time comes.
 async fn hold(world: &Rc<World>, talk: &RefCell<Talk>, bursts: Vec<Vec<u8>>, mut random: Random, end: End) {
     let (mut reader, mut writer) = split(world.connect(session(world)));
+    let pauses: Vec<u64> = match talk.borrow().lazy {
+        true => (0..30).map(|_| random.pick(&[0, 0, 5, 300, 3000])).collect(),
+        false => Vec::new(),
+    };
     let write = async {
         for mut burst in bursts {
             if burst.is_empty() {
@@ -373,7 +380,11 @@ async fn hold(world: &Rc<World>, talk: &RefCell<Talk>, bursts: Vec<Vec<u8>>, mut
     };
     let read = async {
         let (mut buffer, mut chunk) = (Vec::new(), vec![0; 16 * 1024]);
+        let mut pauses = pauses.into_iter();
         loop {
+            if let Some(pause) = pauses.next() {
+                sleep(Duration::from_millis(pause)).await;
+            }
             match reader.read(&mut chunk).await {
                 Ok(n) if n > 0 => buffer.extend_from_slice(&chunk[..n]),
                 _ => return,

@@ -112,6 +112,12 @@ async fn talk(world: &World, mut socket: Socket, mut random: Random) -> std::io:
         }
         world.until_awake().await;
         socket.write_all(&out).await?;
+        if random.chance(1) {
+            // It says no more and goes on reading: half a connection.
+            socket.shutdown().await?;
+            while socket.read(&mut chunk).await? > 0 {}
+            return Ok(());
+        }
     }
 }
 

@@ -20,7 +20,7 @@ use crate::config::{self, args::Inputs};
 use crate::gate::Gate;
 use crate::metrics::Counter;
 use crate::protocol::Session;
-use crate::proxy::driver::Driver;
+use crate::proxy::driver::{Driver, SIDE_MAX, heaviest_side};
 use crate::proxy::memory::{Dialled, Memory, answer_dials};
 use crate::proxy::service::{Route, Service};
 use crate::proxy::socket::Socket;
@@ -61,6 +61,7 @@ pub(super) struct World {
     random: RefCell<Random>,
     connections: RefCell<Vec<(AbortHandle, Arc<AtomicBool>)>>,
     faults: Cell<u64>,
+    inputs: fn(&str) -> Inputs,
 }
 
 /// What serves one connection of the server.
@@ -75,7 +76,7 @@ pub(super) fn present() -> Instant {
 /// get through.
 pub(super) fn history<C, L>(
     seed: u64,
-    inputs: impl FnOnce(&str) -> Inputs,
+    inputs: fn(&str) -> Inputs,
     serve: Serve,
     client: impl Fn(Rc<World>, Random, u64) -> C,
     last: impl Fn(Rc<World>, Random) -> L,
@@ -118,9 +119,31 @@ where
         timer.abort();
         answer_dials(None);
         world.balance();
+        world.weigh();
         world.judge.borrow_mut().verdict()?;
         Ok(world.figures())
     })
+}
+
+/// A backend with numbers of the seed's.
+fn configure(random: &mut Random, inputs: fn(&str) -> Inputs) -> config::Backend {
+    let spec = format!(
+        "name=sim,listen=127.0.0.1:1,upstream=127.0.0.1:2,failure-threshold={},recovery-timeout={}ms,probes={},\
+         success-threshold={},probe-timeout=3s,response-timeout=2s,connect-timeout=1s,handshake-timeout=2s{}",
+        random.between(1, 4),
+        random.pick(&[50, 500, 5000]),
+        random.between(1, 2),
+        random.between(1, 2),
+        random.pick(&[
+            "",
+            "",
+            ",slow-start=2s",
+            ",failure-rate=50%,window=10calls,min-calls=4",
+            ",recovery-backoff=2"
+        ]),
+    );
+    let config = config::load(&inputs(&spec), &config::Env::new()).expect("a valid configuration");
+    config.backends.into_iter().next().expect("one backend")
 }
 
 async fn keep_time(gate: Arc<Gate>) {
@@ -137,24 +160,8 @@ async fn keep_time(gate: Arc<Gate>) {
 }
 
 impl World {
-    fn new(random: &mut Random, inputs: impl FnOnce(&str) -> Inputs) -> Rc<Self> {
-        let spec = format!(
-            "name=sim,listen=127.0.0.1:1,upstream=127.0.0.1:2,failure-threshold={},recovery-timeout={}ms,probes={},\
-             success-threshold={},probe-timeout=3s,response-timeout=2s,connect-timeout=1s,handshake-timeout=2s{}",
-            random.between(1, 4),
-            random.pick(&[50, 500, 5000]),
-            random.between(1, 2),
-            random.between(1, 2),
-            random.pick(&[
-                "",
-                "",
-                ",slow-start=2s",
-                ",failure-rate=50%,window=10calls,min-calls=4",
-                ",recovery-backoff=2"
-            ]),
-        );
-        let config = config::load(&inputs(&spec), &config::Env::new()).expect("a valid configuration");
-        let config = config.backends.into_iter().next().expect("one backend");
+    fn new(random: &mut Random, inputs: fn(&str) -> Inputs) -> Rc<Self> {
+        let config = configure(random, inputs);
         let gate = Gate::new("sim", config.breaker.clone(), 1, present());
         let backend = Arc::new(Backend::new(config.clone(), gate.clone()));
         let service = Arc::new(Service::new(backend, Route::new(config).expect("no TLS")));
@@ -166,7 +173,15 @@ impl World {
             random: RefCell::new(random.fork()),
             connections: RefCell::default(),
             faults: Cell::new(0),
+            inputs,
         })
+    }
+
+    /// Another configuration of the same backend, as a reload brings it.
+    fn reload(&self, random: &mut Random) {
+        let config = configure(random, self.inputs);
+        self.service.backend().adopt(Arc::new(config.clone()), present());
+        self.service.adopt(Route::new(config).expect("no TLS"));
     }
 
     /// A client's connection to the proxy.
@@ -228,7 +243,7 @@ impl World {
             sleep(Duration::from_millis(random.pick(&[1, 10, 100, 700, 3000]))).await;
             self.faults.set(self.faults.get() + 1);
             let now = present();
-            match random.below(12) {
+            match random.below(13) {
                 0..=3 => self.weather.set(random.pick(&ALL_WEATHER)),
                 4 | 5 => self.weather.set(Weather::Fair),
                 6 => self.kill(false),
@@ -239,6 +254,7 @@ impl World {
                     now,
                     random.pick(&[Mode::Enforce, Mode::Enforce, Mode::Observe, Mode::Disabled]),
                 ),
+                11 => self.reload(&mut random),
                 _ => advance(Duration::from_millis(random.pick(&[100, 1000, 20_000, 3_600_000]))).await,
             }
         }
@@ -258,6 +274,16 @@ impl World {
     /// Notes that a promise was broken.
     pub(super) fn object(&self, what: String) {
         self.judge.borrow_mut().object(what);
+    }
+
+    /// What a connection may have held, whatever its client and its server did.
+    fn weigh(&self) {
+        let most = heaviest_side();
+        if most > SIDE_MAX {
+            self.object(format!(
+                "{most} bytes were held for one side of a connection, not {SIDE_MAX} at most"
+            ));
+        }
     }
 
     fn balance(&self) {
