@@ -24,6 +24,8 @@ pub mod breaker;
 pub mod classify;
 pub mod clock;
 pub mod config;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 pub mod gate;
 pub mod metrics;
 pub mod operate;

@@ -34,8 +34,10 @@ fn code(path: &Path) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
+/// Tests, and what only the fuzzer calls, which is built for nobody else.
 fn is_test(path: &Path) -> bool {
-    path.components().any(|part| part.as_os_str() == "tests" || part.as_os_str() == "tests.rs")
+    path.components()
+        .any(|part| ["tests", "tests.rs", "fuzz.rs"].iter().any(|name| part.as_os_str() == *name))
 }
 
 /// The top module that a file belongs to: `gate` for src/gate.rs, `protocol` for src/protocol/redis/session.rs.

@@ -12,6 +12,8 @@ mod control;
 mod dashboard;
 mod error;
 mod events;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod guard;
 mod routes;
 mod server;

@@ -201,7 +201,7 @@ async fn accept(
     }
 }
 
-async fn connection<IO>(io: IO, peer: Peer, router: Router, shutdown: CancellationToken)
+pub(super) async fn connection<IO>(io: IO, peer: Peer, router: Router, shutdown: CancellationToken)
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {

@@ -26,6 +26,8 @@ pub mod effective;
 mod endpoint;
 mod error;
 pub mod file;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod patch;
 pub mod proxy_protocol;
 pub mod raw;

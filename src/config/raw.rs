@@ -144,7 +144,7 @@ pub(super) fn unknown(key: &str, known: impl Iterator<Item = String>) -> Reason 
 /// A key in a message: on one line, and not longer than any real one.
 pub(super) fn printable(key: &str) -> String {
     let quoted = Reason::quote(key);
-    if quoted.len() == key.len() + 2 { key.to_owned() } else { quoted }
+    if quoted == format!("\"{key}\"") { key.to_owned() } else { quoted }
 }
 
 /// Whether this may name a backend.

@@ -807,6 +807,11 @@ fn messages_show_no_credentials() {
         let text = problems(&["--redis", spec]).join("\n");
         assert!(!text.contains("hunter2"), "{text}");
     }
+    // Keys of every length, also that of the words which are shown in a key's place.
+    for length in 8..80 {
+        let text = problems(&["--redis", &format!("upstream=h:1,{:x<length$}=1", "hunter2@")]).join("\n");
+        assert!(!text.contains("hunter2"), "{text}");
+    }
 }
 
 #[test]

@@ -7,6 +7,8 @@
 //! Absent on purpose: sockets, `await`, clocks, buffers of whole values. Whatever a session does not understand
 //! it forwards untouched.
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod plan;
 pub mod postgres;
 pub mod proxy_protocol;

@@ -20,6 +20,8 @@ pub mod check;
 pub mod classify;
 mod empty;
 pub mod encryption;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod ledger;
 mod message;
 mod reply;

@@ -13,6 +13,8 @@ pub mod commands;
 mod decide;
 mod downstream;
 mod fifo;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod named;
 mod reject;
 mod reply;

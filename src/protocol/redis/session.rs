@@ -240,11 +240,7 @@ impl Session {
     pub(super) fn settle(&mut self) {
         let Life::Relay(link) = self.life else { return };
         if matches!(self.fifo.head(), Some(Entry::Opaque)) && self.replies.at_boundary() {
-            self.relay();
-            if self.draining {
-                self.end(Life::Finish);
-            }
-            return;
+            return self.relay();
         }
         let quiet = self.fifo.requests() == 0 && self.replies.at_boundary();
         let between = matches!(self.request, Request::Head { .. } | Request::Closed) && !self.held;
@@ -373,7 +369,8 @@ impl Session {
             return self.end(Life::Abort);
         }
         self.lane.add(Counter::Opaque, 1);
-        self.end(Life::Opaque);
+        // A relay has no call whose end a drain could wait for.
+        self.end(if self.draining { Life::Finish } else { Life::Opaque });
     }
 }
 

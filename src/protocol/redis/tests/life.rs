@@ -316,6 +316,18 @@ fn a_drain_ends_idle_connections_at_once() {
 }
 
 #[test]
+fn a_drain_ends_a_connection_that_becomes_a_plain_relay() {
+    scenario(|rig| {
+        rig.client(reqs(&["GET k", "MONITOR"]));
+        let now = rig.now;
+        rig.session().on_drain(now);
+        assert_eq!(rig.phase(), Phase::Relay, "a reply is owed");
+        rig.server("$-1\r\n+OK\r\n");
+        assert_eq!(rig.phase(), Phase::Finish);
+    });
+}
+
+#[test]
 fn a_drain_waits_for_half_a_request() {
     for half in ["*1\r\n$4\r\nPI", "*2\r\n$3\r\nGET\r\n$3\r\nab"] {
         let mut rig = Rig::new(Cut::Whole);
