@@ -4,8 +4,11 @@
 //! Only built for tests and with the feature `fuzzing`; it is no part of the proxy. A target panics when a promise is
 //! broken and returns otherwise.
 
+use std::net::SocketAddr;
 use std::time::Instant;
 
+use crate::config::proxy_protocol::Version;
+use crate::protocol::proxy_protocol::{Ends, HEADER_MAX, read, write};
 use crate::{admin, config, protocol};
 
 /// What the fuzzer runs.
@@ -19,6 +22,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("postgres_messages", postgres_messages),
     ("postgres_requests", postgres_requests),
     ("postgres_sessions", postgres_sessions),
+    ("proxy_headers", proxy_headers),
     ("config_file", config_file),
     ("config_specs", config_specs),
     ("admin_requests", admin_requests),
@@ -52,6 +56,27 @@ pub fn postgres_requests(data: &[u8]) {
 /// A whole Postgres session.
 pub fn postgres_sessions(data: &[u8]) {
     protocol::postgres::fuzz::sessions(Instant::now(), data);
+}
+
+/// A header of the PROXY protocol: more bytes do not change what has been decided, and what has been read is read again as
+/// the same when it is written.
+pub fn proxy_headers(data: &[u8]) {
+    let whole = read(data);
+    for len in 0..data.len().min(300) {
+        match read(&data[..len]) {
+            Ok(None) => {}
+            early => assert_eq!(early, whole, "after {len} bytes"),
+        }
+    }
+    let Ok(Some(header)) = whole else { return };
+    assert!(header.len <= data.len().min(HEADER_MAX));
+    let plain = |address: SocketAddr| (address.ip().to_canonical(), address.port());
+    let told = |ends: Option<Ends>| ends.map(|ends| (plain(ends.source), plain(ends.destination)));
+    for version in [Version::V1, Version::V2] {
+        let written = write(version, header.ends);
+        let again = read(&written).expect("a header").expect("a whole header");
+        assert_eq!((again.len, told(again.ends)), (written.len(), told(header.ends)), "{version:?}");
+    }
 }
 
 /// A configuration file.
