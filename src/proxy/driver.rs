@@ -290,7 +290,7 @@ impl<S: Session> Driver<S> {
         if !matches!(written, Ok(Ok(()))) {
             return false;
         }
-        let early = std::mem::take(&mut self.client.held);
+        let early = std::mem::take(&mut self.client.held).into_vec();
         let socket = std::mem::replace(&mut self.client.socket, Socket::Closed);
         let drain = &mut self.drain;
         let secured = tokio::select! {

@@ -112,11 +112,6 @@ enum Field {
 }
 
 impl Report {
-    /// Starts over for the next message.
-    pub(super) fn clear(&mut self) {
-        *self = Self::default();
-    }
-
     /// Takes the next bytes of the body.
     pub(super) fn feed(&mut self, mut input: &[u8]) {
         while let Some((&first, rest)) = input.split_first() {

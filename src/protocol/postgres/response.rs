@@ -25,8 +25,6 @@ pub(super) struct Server {
     /// The message that is being relayed: how much of its body is yet to come.
     left: usize,
     reading: Reading,
-    report: Report,
-    key: Vec<u8>,
     /// The transaction status: `I`, `T` or `E`.
     pub(super) status: u8,
     /// What a notice said of the connection's coming end.
@@ -35,13 +33,13 @@ pub(super) struct Server {
     pub(super) foreign: bool,
 }
 
-/// What is read of the message that is being relayed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What is read of the message that is being relayed, and what of it has come.
+#[derive(Debug)]
 enum Reading {
     Nothing,
-    Error,
-    Notice,
-    Key,
+    Error(Box<Report>),
+    Notice(Box<Report>),
+    Key(Vec<u8>),
 }
 
 /// What to do with a message whose header has been read.
@@ -58,15 +56,7 @@ enum Step {
 
 impl Default for Server {
     fn default() -> Self {
-        Self {
-            left: 0,
-            reading: Reading::Nothing,
-            report: Report::default(),
-            key: Vec::new(),
-            status: b'I',
-            omen: None,
-            foreign: false,
-        }
+        Self { left: 0, reading: Reading::Nothing, status: b'I', omen: None, foreign: false }
     }
 }
 
@@ -121,10 +111,10 @@ impl Session {
     fn take_rest(&mut self, now: Instant, rest: &[u8]) -> usize {
         let n = self.server.left.min(rest.len());
         let piece = rest.get(..n).unwrap_or_default();
-        match self.server.reading {
+        match &mut self.server.reading {
             Reading::Nothing => {}
-            Reading::Error | Reading::Notice => self.server.report.feed(piece),
-            Reading::Key => self.server.key.extend_from_slice(piece),
+            Reading::Error(report) | Reading::Notice(report) => report.feed(piece),
+            Reading::Key(key) => key.extend_from_slice(piece),
         }
         self.server.left -= n;
         if self.server.left == 0 {
@@ -137,17 +127,15 @@ impl Session {
     fn read(&mut self, now: Instant) {
         match std::mem::replace(&mut self.server.reading, Reading::Nothing) {
             Reading::Nothing => {}
-            Reading::Error => self.error(now),
-            Reading::Notice => {
+            Reading::Error(report) => self.error(now, &report),
+            Reading::Notice(report) => {
                 // A crash or an immediate shutdown is announced by a notice, and no error ever comes.
-                let report = &self.server.report;
                 let dying = matches!(report.code(), b"57P01" | b"57P02") && report.voice() == Voice::Server;
-                if dying && let Verdict::Failure(cause) = self.settings.verdicts().judge(report) {
+                if dying && let Verdict::Failure(cause) = self.settings.verdicts().judge(&report) {
                     self.server.omen = Some(cause);
                 }
             }
-            Reading::Key => {
-                let key = std::mem::take(&mut self.server.key);
+            Reading::Key(key) => {
                 if let (Some(peer), None) = (self.peer, &self.entered)
                     && self.settings.cancels.enter(&key, peer)
                 {
@@ -184,13 +172,9 @@ impl Session {
                 if starting && len > STARTUP_ERROR_MAX {
                     return self.bare_text(now);
                 }
-                self.server.report.clear();
-                return self.relay(now, len, Reading::Error);
+                return self.relay(now, len, Reading::Error(Box::default()));
             }
-            b'N' => {
-                self.server.report.clear();
-                return self.relay(now, len, Reading::Notice);
-            }
+            b'N' => return self.relay(now, len, Reading::Notice(Box::default())),
             b'S' | b'A' => return self.relay(now, len, Reading::Nothing),
             _ => self.server.omen = None,
         }
@@ -247,10 +231,7 @@ impl Session {
                 }
                 self.relay(now, len, Reading::Nothing)
             }
-            b'K' if KEY.contains(&len) => {
-                self.server.key.clear();
-                self.relay(now, len, Reading::Key)
-            }
+            b'K' if KEY.contains(&len) => self.relay(now, len, Reading::Key(Vec::with_capacity(len))),
             b'K' | b'v' => self.relay(now, len, Reading::Nothing),
             _ => {
                 self.turn_opaque(now);
@@ -281,9 +262,9 @@ impl Session {
     }
 
     /// An ErrorResponse has been relayed.
-    fn error(&mut self, now: Instant) {
-        let verdict = self.settings.verdicts().judge(&self.server.report);
-        let last = self.server.report.severity().is_final();
+    fn error(&mut self, now: Instant, report: &Report) {
+        let verdict = self.settings.verdicts().judge(report);
+        let last = report.severity().is_final();
         self.server.omen = None;
         self.queue.promote(now, &mut self.ledger);
         if let Some(head) = self.queue.head() {

@@ -13,7 +13,7 @@ use crate::protocol::HOLD_MAX;
 pub(super) struct Side {
     pub(super) socket: Socket,
     /// Input that the session has left unconsumed.
-    pub(super) held: Vec<u8>,
+    pub(super) held: Box<[u8]>,
     /// Something has happened since the session left `held`: it is worth showing again.
     pub(super) again: bool,
     pub(super) backlog: Backlog,
@@ -46,7 +46,7 @@ impl Side {
     pub(super) fn new(socket: Socket) -> Self {
         Self {
             socket,
-            held: Vec::new(),
+            held: Box::default(),
             again: false,
             backlog: Backlog::default(),
             input: Input::Open,
@@ -80,13 +80,8 @@ impl Side {
 
     /// Keeps what the session left. Owns no memory when that is nothing.
     pub(super) fn hold(&mut self, rest: &[u8]) {
-        if rest.is_empty() {
-            if !self.held.is_empty() {
-                self.held = Vec::new();
-            }
-        } else {
-            self.held.clear();
-            self.held.extend_from_slice(rest);
+        if !rest.is_empty() || !self.held.is_empty() {
+            self.held = rest.into();
         }
     }
 
