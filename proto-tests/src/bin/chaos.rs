@@ -73,6 +73,8 @@ fn main() -> ExitCode {
     }
     stage.await_progress();
     if options.sabotage {
+        // Enough for something of every kind to have been acknowledged, and confirmed by the replica.
+        stage.await_answers(200);
         stage.finish_after_sabotage();
     } else {
         let (start, mut faults) = (Instant::now(), 0);

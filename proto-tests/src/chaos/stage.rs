@@ -183,12 +183,17 @@ impl Stage {
 
     /// Waits until every checker gets answers again: whatever happened, nothing is stuck.
     pub fn await_progress(&self) {
+        self.await_answers(PROGRESS);
+    }
+
+    /// Waits until every checker has got so many more answers.
+    pub fn await_answers(&self, least: u64) {
         let redis = self.checkers.iter().map(|(target, checker)| (*target, &*checker.replies));
         for (target, answers) in redis.chain([(Target::Postgres, &*self.teller.answers)]) {
             let before = answers.load(Ordering::Relaxed);
             eventually(&format!("answers of {target:?}"), || {
                 let more = answers.load(Ordering::Relaxed) - before;
-                check(more >= PROGRESS, more)
+                check(more >= least, more)
             });
         }
     }
