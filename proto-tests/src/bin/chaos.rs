@@ -15,7 +15,7 @@ use proto_tests::chaos::judge::Figure;
 use proto_tests::chaos::stage::Stage;
 use proto_tests::tools::duration;
 
-/// Broken promises that are shown: the first ones say what is wrong.
+/// Broken promises that are shown: the first ones say what is wrong. After sabotage all are, because each kind counts.
 const SHOWN: usize = 100;
 
 struct Options {
@@ -75,6 +75,7 @@ fn main() -> ExitCode {
     if options.sabotage {
         // Enough for something of every kind to have been acknowledged, and confirmed by the replica.
         stage.await_answers(200);
+        stage.await_increment();
         stage.finish_after_sabotage();
     } else {
         let (start, mut faults) = (Instant::now(), 0);
@@ -103,7 +104,8 @@ fn main() -> ExitCode {
     let worked =
         stage.judge.figure(Figure::RedisWrites) > 0 && stage.judge.figure(Figure::PostgresCommits) > 0;
     let violations = stage.judge.violations();
-    violations.iter().take(SHOWN).for_each(|violation| println!("BROKEN: {violation}"));
+    let shown = if options.sabotage { violations.len() } else { SHOWN };
+    violations.iter().take(shown).for_each(|violation| println!("BROKEN: {violation}"));
     if worked && violations.is_empty() {
         println!("every promise was kept");
         ExitCode::SUCCESS

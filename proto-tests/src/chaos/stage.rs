@@ -186,6 +186,16 @@ impl Stage {
         self.await_answers(PROGRESS);
     }
 
+    /// Waits until an optimistic increment in Redis' database 0 has been acknowledged.
+    pub fn await_increment(&self) {
+        for (_, checker) in self.checkers.iter().filter(|(target, _)| *target == Target::Redis) {
+            eventually("an increment", || {
+                let told = checker.shared.acknowledged[0].load(Ordering::Relaxed);
+                check(told > 0, told)
+            });
+        }
+    }
+
     /// Waits until every checker has got so many more answers.
     pub fn await_answers(&self, least: u64) {
         let redis = self.checkers.iter().map(|(target, checker)| (*target, &*checker.replies));
