@@ -29,7 +29,7 @@ while read -r path calls runs; do
     some=$(count "$path" "$runs")
     per_call=$(((some - none) / (runs * calls)))
     printf '%s %s\n' "$path" "$per_call" >>"$out"
-    was=$(sed -n "s|^$path ||p" "$recorded" 2>/dev/null)
+    was=$(sed -n "s|^$path ||p" "$recorded" 2>/dev/null || true)
     if [ -z "$was" ]; then
         printf '%-28s %12d %12s\n' "$path" "$per_call" none
         continue
