@@ -41,14 +41,20 @@ fn a_hang_trips_and_the_thaw_is_found_by_a_probe() {
     proxy.stop();
 }
 
-#[test]
-fn clients_that_give_up_first_do_not_hide_a_hang() {
+/// A stopped Redis, and a client that was connected before.
+fn frozen_behind_a_client() -> (Redis, Fusewire, Client) {
     let redis = Redis::start();
     let proxy =
         Setup::default().redis("cache", redis.addr(), "response-timeout=400ms,recovery-timeout=1h").start();
     let mut early = Client::connect(proxy.addr("cache"));
     assert_eq!(early.call(&["PING"]), Reply::simple("PONG"));
     redis.freeze();
+    (redis, proxy, early)
+}
+
+#[test]
+fn clients_that_give_up_first_do_not_hide_a_hang() {
+    let (_redis, proxy, mut early) = frozen_behind_a_client();
     // Each closes its socket long before its call's time is over; the call goes on to its end.
     for _ in 0..5 {
         Client::connect(proxy.addr("cache")).command(&["GET", "k"]);
@@ -62,12 +68,7 @@ fn clients_that_give_up_first_do_not_hide_a_hang() {
 
 #[test]
 fn refusals_do_not_wait_for_the_hanging_server() {
-    let redis = Redis::start();
-    let proxy =
-        Setup::default().redis("cache", redis.addr(), "response-timeout=400ms,recovery-timeout=1h").start();
-    let mut early = Client::connect(proxy.addr("cache"));
-    assert_eq!(early.call(&["PING"]), Reply::simple("PONG"));
-    redis.freeze();
+    let (_redis, proxy, mut early) = frozen_behind_a_client();
     five_unanswered_calls(&proxy);
     proxy.await_state("cache", "open");
     // On an old connection and on a new one. Redis stays frozen, so nothing of this can come from it.
