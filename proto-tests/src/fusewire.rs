@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::{env, thread};
@@ -43,7 +43,11 @@ pub fn binary() -> PathBuf {
 
 /// A `fusewire` command without settings from the environment.
 pub fn command(args: &[&str]) -> Command {
-    let mut command = Command::new(binary());
+    command_of(&binary(), args)
+}
+
+fn command_of(binary: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(binary);
     for (key, _) in env::vars_os().filter(|(key, _)| key.to_string_lossy().starts_with("FUSEWIRE_")) {
         command.env_remove(key);
     }
@@ -64,6 +68,7 @@ pub struct Setup {
     text_log: bool,
     env: Vec<(String, String)>,
     launcher: Vec<String>,
+    binary: Option<PathBuf>,
 }
 
 impl Setup {
@@ -120,6 +125,12 @@ impl Setup {
         self
     }
 
+    /// Takes another build of it than [`binary`].
+    pub fn built_as(mut self, binary: &Path) -> Self {
+        self.binary = Some(binary.to_owned());
+        self
+    }
+
     /// Starts it and waits until it is ready.
     pub fn start(self) -> Fusewire {
         Fusewire::start(self)
@@ -139,7 +150,9 @@ impl Fusewire {
     fn start(setup: Setup) -> Self {
         let admin = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
         let format = if setup.text_log { "text" } else { "json" };
-        let mut command = command(&["run", "--admin", &admin.to_string(), "--log-format", format]);
+        let binary = setup.binary.unwrap_or_else(binary);
+        let mut command =
+            command_of(&binary, &["run", "--admin", &admin.to_string(), "--log-format", format]);
         command.args(&setup.args);
         if let Some((program, args)) = setup.launcher.split_first() {
             let mut launcher = Command::new(program);

@@ -22,11 +22,12 @@ use peer::{Kind, Servers};
 use report::{Measured, Report};
 use rows::{ROWS, Row, Work};
 
-const USAGE: &str = "bench.sh [--rounds N] [--seconds S] [--only ROW]... [--quick] [--list]
+const USAGE: &str = "bench.sh [--rounds N] [--seconds S] [--only ROW]... [--beside FILE]... [--quick] [--list]
   --rounds N     rounds of each row (default 5)
   --seconds S    about how long one measurement takes (default 1.1)
   --only ROW     only this row; may be repeated
   --peers A,B    only these peers, beside haproxy and fusewire
+  --beside FILE  another build of fusewire (or a script that becomes one by exec) as one more peer; may be repeated
   --into FILE    put the table between the lines <!-- bench --> and <!-- /bench --> of this file
   --quick        2 rounds of 0.4 s: whether it runs, not how fast
   --list         the rows";
@@ -37,6 +38,7 @@ struct Options {
     seconds: f64,
     only: Vec<String>,
     peers: Option<Vec<String>>,
+    beside: Vec<Kind>,
     json: PathBuf,
     into: Option<PathBuf>,
 }
@@ -79,7 +81,15 @@ fn main() {
 
 fn options(words: &[&str]) -> Result<Options, String> {
     let json = proto_tests::tools::profile_dir().parent().expect("target/").join("bench.json");
-    let mut options = Options { rounds: 5, seconds: 1.1, only: Vec::new(), peers: None, json, into: None };
+    let mut options = Options {
+        rounds: 5,
+        seconds: 1.1,
+        only: Vec::new(),
+        peers: None,
+        beside: Vec::new(),
+        json,
+        into: None,
+    };
     let mut words = words.iter();
     while let Some(word) = words.next() {
         let mut value = || words.next().copied().ok_or(format!("{word} wants a value"));
@@ -90,6 +100,11 @@ fn options(words: &[&str]) -> Result<Options, String> {
             "--seconds" => options.seconds = number(value()?)?,
             "--only" => options.only.push(value()?.to_owned()),
             "--peers" => options.peers = Some(value()?.split(',').map(str::to_owned).collect()),
+            "--beside" => {
+                // Kept until the program ends: peers are named by it everywhere.
+                let path = PathBuf::from(value()?).canonicalize().map_err(|error| error.to_string())?;
+                options.beside.push(Kind::Build(Box::leak(path.into_boxed_path())));
+            }
             "--into" => options.into = Some(value()?.into()),
             "--quick" => (options.rounds, options.seconds) = (2, 0.4),
             other => return Err(format!("what is {other}?")),
@@ -116,7 +131,8 @@ fn measure(row: &Row, servers: &Servers, options: &Options) -> Vec<Measured> {
         (None, _) | (_, Kind::Haproxy | Kind::Fusewire) => true,
         (Some(peers), _) => peers.iter().any(|peer| peer == kind.name()),
     };
-    let kinds: Vec<Kind> = row.peers.iter().copied().filter(Kind::is_installed).filter(wanted).collect();
+    let mut kinds: Vec<Kind> = row.peers.iter().copied().filter(Kind::is_installed).filter(wanted).collect();
+    kinds.extend(&options.beside);
     if let Work::Idle { clients } = row.work {
         return kinds.into_iter().map(|kind| idle::measure(kind, servers, clients)).collect();
     }

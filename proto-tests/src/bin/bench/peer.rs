@@ -4,9 +4,11 @@
 //! fusewire has workers, one for each core, and nobody logs connections. twemproxy, PgBouncer and our forwarder have
 //! one thread and no choice.
 
+use std::ffi::OsStr;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use proto_tests::postgres_server::owner;
@@ -25,6 +27,8 @@ pub(crate) enum Kind {
     Direct,
     Haproxy,
     Fusewire,
+    /// Another build of fusewire.
+    Build(&'static Path),
     /// Our bare loop around readiness events, one thread.
     Forwarder,
     /// Our copy loop on tokio, one thread.
@@ -106,6 +110,7 @@ impl Kind {
             Self::Direct => "direct",
             Self::Haproxy => "haproxy",
             Self::Fusewire => "fusewire",
+            Self::Build(path) => path.file_name().and_then(OsStr::to_str).unwrap_or("?"),
             Self::Forwarder => "forwarder",
             Self::Relay => "relay",
             Self::Nutcracker => "twemproxy",
@@ -116,7 +121,7 @@ impl Kind {
     /// Whether it is there.
     pub(crate) fn is_installed(&self) -> bool {
         match self {
-            Self::Direct | Self::Fusewire | Self::Forwarder | Self::Relay => true,
+            Self::Direct | Self::Fusewire | Self::Build(_) | Self::Forwarder | Self::Relay => true,
             Self::Haproxy => find_tool("haproxy").is_some(),
             Self::Nutcracker => find_tool("nutcracker").is_some(),
             Self::Pgbouncer => find_tool("pgbouncer").is_some(),
@@ -147,12 +152,17 @@ impl Kind {
             Self::Direct => {
                 return Peer { process: Run::None, redis: to_redis, postgres: to_postgres, _dir: dir };
             }
-            Self::Fusewire => {
+            Self::Fusewire | Self::Build(_) => {
                 // An outage of the bench's own making, a refused connection say, must not be over before it is seen.
-                let fusewire = Setup::default()
-                    .redis("redis", to_redis, "recovery-timeout=1h")
-                    .postgres("postgres", to_postgres, "recovery-timeout=1h")
-                    .start();
+                let mut setup = Setup::default().redis("redis", to_redis, "recovery-timeout=1h").postgres(
+                    "postgres",
+                    to_postgres,
+                    "recovery-timeout=1h",
+                );
+                if let Self::Build(path) = self {
+                    setup = setup.built_as(path);
+                }
+                let fusewire = setup.start();
                 let (redis, postgres) = (fusewire.addr("redis"), fusewire.addr("postgres"));
                 if matches!(row.work, Work::Rejected { .. }) {
                     fusewire.post("/api/v1/circuit-breaker/trip/redis");
