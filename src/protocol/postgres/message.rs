@@ -15,6 +15,8 @@ const SMALL: u32 = 10_000;
 const SECRET: u32 = 65_540;
 /// The largest length word of what a server sends, apart from rows, texts and COPY data.
 const MODEST: u32 = 1 << 20;
+/// The length words of rows and COPY data.
+const ROW: std::ops::RangeInclusive<u32> = 4..=i32::MAX as u32;
 /// Above it an `E` during startup is no message at all, but the bare text of a postmaster that could not fork:
 /// libpq draws the line at the same place.
 pub(super) const STARTUP_ERROR_MAX: usize = 30_000;
@@ -69,4 +71,20 @@ impl Header {
         };
         if (min..=max).contains(&self.len) { Ok(self.len as usize - 4) } else { Err(Framing::Broken) }
     }
+}
+
+/// The bytes at the start of `input` that are whole messages with this tag, whose length has no bound of its own: rows and
+/// COPY data come by the thousand.
+#[inline]
+pub(super) fn run_of(tag: u8, input: &[u8]) -> usize {
+    let mut run = 0;
+    while let Some(header) = input.get(run..).and_then(Header::read) {
+        // The length word counts itself, not the tag.
+        let end = run + 1 + header.len as usize;
+        if header.tag != tag || !ROW.contains(&header.len) || end > input.len() {
+            break;
+        }
+        run = end;
+    }
+    run
 }

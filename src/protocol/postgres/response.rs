@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use super::encryption::{SASL_MAX, without_binding};
 use super::ledger::Account;
-use super::message::{Framing, HEADER, Header, STARTUP_ERROR_MAX};
+use super::message::{Framing, HEADER, Header, STARTUP_ERROR_MAX, run_of};
 use super::report::{Report, Voice};
 use super::request::Run;
 use super::session::{Session, Stage};
@@ -204,6 +204,13 @@ impl Session {
                     let (account, start) = (std::mem::take(&mut head.account), head.start);
                     self.ledger.success(now, account, start);
                 }
+            }
+        }
+        if matches!(tag, b'D' | b'd') {
+            // The rows behind one change nothing that it has not changed.
+            let run = run_of(tag, rest);
+            if run > 0 {
+                return Step::Take(run);
             }
         }
         self.relay(now, len, Reading::Nothing)

@@ -400,6 +400,22 @@ fn lengths_out_of_bounds_from_the_backend_fail_the_call() {
 }
 
 #[test]
+fn many_rows_are_followed_by_whatever_comes() {
+    let five = |tag| (0..5).flat_map(|n| m(tag, &[b'x'; 9][..n * 2])).collect::<Vec<u8>>();
+    let answer = |last: &[u8]| [m(b'T', &[0, 0]), five(b'D'), last.to_vec()].concat();
+    let played = |last: &[u8]| session(&[Client(q("SELECT 1")), Server(answer(last))]);
+    let end = played(&[complete("SELECT 5"), z('I')].concat());
+    assert_eq!((calls(&end), end.told().as_str()), ((1, 0, 0), "TDDDDDCZ"));
+    let end = played(&[error("ERROR", "53100"), z('I')].concat());
+    assert_eq!((calls(&end), end.told().as_str()), ((0, 1, 0), "TDDDDDEZ"));
+    let end = played(&[b'D', 0, 0, 0, 3]);
+    assert_eq!((calls(&end), end.failed(), end.told().as_str()), ((0, 1, 0), vec!["malformed"], "TDDDDDE"));
+    let copied = [m(b'H', &[0, 0, 0]), five(b'd'), m(b'c', b""), complete("COPY 5"), z('I')].concat();
+    let end = session(&[Client(q("COPY t TO STDOUT")), Server(copied)]);
+    assert_eq!((calls(&end), end.told().as_str()), ((1, 0, 0), "HdddddcCZ"));
+}
+
+#[test]
 fn a_large_message_streams_through_both_ways() {
     let mut rig = Rig::new();
     play(&mut rig, &started(), Cut::Whole);
