@@ -25,7 +25,7 @@ use crate::metrics::{Counter, Tally, Totals};
 
 use bulkhead::is_setup;
 pub use bulkhead::{Full, Place};
-pub use rejection::{Grounds, Rejected, Rejection};
+pub use rejection::{Grounds, Hint, Rejected, Rejection};
 
 /// One backend's breaker and its figures.
 #[derive(Debug)]
@@ -52,6 +52,8 @@ struct Inner {
     /// By [`Finding::label`].
     checks: BTreeMap<&'static str, u64>,
     last_check: Option<Checked>,
+    /// What the last one was told that did not pass: many are told the same.
+    rejection: Option<Rejection>,
     /// Places taken in the bulkhead.
     connections: u32,
 }
@@ -188,6 +190,7 @@ impl Gate {
                 history: VecDeque::new(),
                 checks: BTreeMap::new(),
                 last_check: None,
+                rejection: None,
                 connections: 0,
             }),
             tallies: (0..=workers).map(|_| Tally::default()).collect(),
@@ -536,13 +539,14 @@ impl Lane {
         now: Instant,
         kind: CallKind,
         admit: impl FnOnce(&mut Breaker) -> Result<Ticket, Refusal>,
-    ) -> Result<Ticket, Grounds> {
+    ) -> Result<Ticket, Rejection> {
         self.gate.with(|inner| {
             let full = inner.full(now, kind, &self.gate.tallies);
-            if let (Some(limit), Mode::Enforce) = (full, inner.breaker.mode()) {
-                return Err(Grounds::Full(limit));
-            }
-            let ticket = admit(&mut inner.breaker).map_err(Grounds::Breaker)?;
+            let answer = match (full, inner.breaker.mode()) {
+                (Some(limit), Mode::Enforce) => Err(Grounds::Full(limit)),
+                _ => admit(&mut inner.breaker).map_err(Grounds::Breaker),
+            };
+            let ticket = answer.map_err(|grounds| inner.rejection(&self.gate.name, grounds))?;
             self.passed(1);
             if is_setup(kind) {
                 self.add(Counter::SetupsBegun, 1);
@@ -558,19 +562,16 @@ impl Lane {
         &self,
         now: Instant,
         kind: CallKind,
-        answer: Result<Ticket, Grounds>,
+        answer: Result<Ticket, Rejection>,
     ) -> Result<Permit, Rejection> {
-        match answer {
-            Ok(ticket) => Ok(Permit {
-                lane: self.clone(),
-                ticket,
-                kind,
-                start: now,
-                setup: is_setup(kind),
-                reported: false,
-            }),
-            Err(grounds) => Err(Rejection::new(self.gate.name.clone(), grounds)),
-        }
+        answer.map(|ticket| Permit {
+            lane: self.clone(),
+            ticket,
+            kind,
+            start: now,
+            setup: is_setup(kind),
+            reported: false,
+        })
     }
 
     fn settle(&self, ticket: Ticket, outcome: Outcome) {

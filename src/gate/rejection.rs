@@ -5,6 +5,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::Inner;
 use crate::breaker::{Refusal, State};
 
 /// Why a call was not let through. One word of memory, because sessions have several places for one, and most never need
@@ -12,14 +13,23 @@ use crate::breaker::{Refusal, State};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rejection(Arc<Rejected>);
 
-/// What a [`Rejection`] says.
+/// What a [`Rejection`] says. Put into words once: an open breaker says the same to many.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Rejected {
     /// The backend's name.
     pub backend: Arc<str>,
     /// Who said so.
     pub grounds: Grounds,
+    /// `backend 'cache' is open (connection refused, 5 consecutive failures)`.
+    pub words: Box<str>,
+    /// The cause, for a detail line: `connection refused, 5 consecutive failures`, in a slow start with `slow start
+    /// after` before it.
+    pub cause: Box<str>,
 }
+
+/// How long to wait, in words: `retry after 12400 ms`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hint(Option<Duration>);
 
 impl Deref for Rejection {
     type Target = Rejected;
@@ -39,8 +49,18 @@ pub enum Grounds {
 }
 
 impl Rejection {
-    pub(super) fn new(backend: Arc<str>, grounds: Grounds) -> Self {
-        Self(Arc::new(Rejected { backend, grounds }))
+    fn new(backend: Arc<str>, grounds: Grounds) -> Self {
+        let state = match &grounds {
+            Grounds::Full(_) => "full",
+            Grounds::Breaker(refusal) => match refusal.state {
+                State::Open => "open",
+                State::HalfOpen => "half-open",
+                State::Closed => "recovering",
+            },
+        };
+        let cause = grounds.cause().into_boxed_str();
+        let words = format!("backend '{backend}' is {state} ({cause})").into_boxed_str();
+        Self(Arc::new(Rejected { backend, grounds, words, cause }))
     }
 
     /// Whether the breaker said it while open.
@@ -58,13 +78,28 @@ impl Rejection {
         }
     }
 
-    /// The cause, for a detail line: `connection refused, 5 consecutive failures`, in a slow start with `slow start
-    /// after` before it.
-    pub fn cause(&self) -> String {
-        let refusal = match &self.grounds {
-            Grounds::Breaker(refusal) => refusal,
-            Grounds::Full(1) => return "1 call in flight".to_owned(),
-            Grounds::Full(limit) => return format!("{limit} calls in flight"),
+    /// The hint.
+    pub fn hint(&self, now: Instant) -> Hint {
+        Hint(self.retry_after(now))
+    }
+}
+
+impl Inner {
+    /// The rejection on these grounds; the last one, if it was on the same.
+    pub(super) fn rejection(&mut self, backend: &Arc<str>, grounds: Grounds) -> Rejection {
+        match &self.rejection {
+            Some(last) if last.grounds == grounds => last.clone(),
+            _ => self.rejection.insert(Rejection::new(backend.clone(), grounds)).clone(),
+        }
+    }
+}
+
+impl Grounds {
+    fn cause(&self) -> String {
+        let refusal = match self {
+            Self::Breaker(refusal) => refusal,
+            Self::Full(1) => return "1 call in flight".to_owned(),
+            Self::Full(limit) => return format!("{limit} calls in flight"),
         };
         let trip = refusal.trip.as_ref().map(ToString::to_string);
         match (refusal.state, trip) {
@@ -74,27 +109,13 @@ impl Rejection {
             (_, None) => "half-open".to_owned(),
         }
     }
-
-    /// The hint: `retry after 12400 ms`.
-    pub fn hint(&self, now: Instant) -> String {
-        match self.retry_after(now) {
-            Some(delay) => format!("retry after {} ms", delay.as_millis()),
-            None => "retry after an operator has reset it".to_owned(),
-        }
-    }
 }
 
-impl fmt::Display for Rejection {
-    /// `backend 'cache' is open (connection refused, 5 consecutive failures)`.
+impl fmt::Display for Hint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = match &self.grounds {
-            Grounds::Full(_) => "full",
-            Grounds::Breaker(refusal) => match refusal.state {
-                State::Open => "open",
-                State::HalfOpen => "half-open",
-                State::Closed => "recovering",
-            },
-        };
-        write!(f, "backend '{}' is {state} ({})", self.backend, self.cause())
+        match self.0 {
+            Some(delay) => write!(f, "retry after {} ms", delay.as_millis()),
+            None => f.write_str("retry after an operator has reset it"),
+        }
     }
 }

@@ -116,13 +116,13 @@ fn a_rejection_says_who_why_and_when() {
     trip(&lane, now);
     let now = now + Duration::from_millis(17_600);
     let rejection = lane.admit(now, CallKind::Command).unwrap_err();
-    let text = format!("{rejection}; {}", rejection.hint(now));
+    let text = format!("{}; {}", rejection.words, rejection.hint(now));
     let expected =
         "backend 'cache' is open (connection refused, 5 consecutive failures); retry after 12400 ms";
     assert_eq!(text, expected);
     gate.trip(now, None);
     let rejection = lane.admit(now, CallKind::Command).unwrap_err();
-    let text = format!("{rejection}; {}", rejection.hint(now));
+    let text = format!("{}; {}", rejection.words, rejection.hint(now));
     assert_eq!(text, "backend 'cache' is open (a manual trip); retry after an operator has reset it");
 }
 
@@ -285,7 +285,7 @@ fn a_slow_start_is_no_fast_path_and_says_so() {
     assert_eq!(lane.closed(), None);
     lane.admit(now, CallKind::Command).expect("the first call").record(now, Verdict::Success);
     let rejection = lane.admit(now, CallKind::Command).unwrap_err();
-    let text = format!("{rejection}; {}", rejection.hint(now));
+    let text = format!("{}; {}", rejection.words, rejection.hint(now));
     assert_eq!(
         text,
         "backend 'cache' is recovering (slow start after connection refused, 5 consecutive failures); retry after 0 ms"
@@ -376,8 +376,8 @@ fn calls_beyond_the_limit_are_rejected_and_no_failure() {
     let _third = other.admit_ineligible(now, CallKind::Command).expect("room");
     for _ in 0..9 {
         let rejection = lane.admit(now, CallKind::Command).unwrap_err();
-        assert_eq!(rejection.to_string(), "backend 'cache' is full (3 calls in flight)");
-        assert_eq!(rejection.hint(now), "retry after 0 ms");
+        assert_eq!(&*rejection.words, "backend 'cache' is full (3 calls in flight)");
+        assert_eq!(rejection.hint(now).to_string(), "retry after 0 ms");
         assert!(other.admit_ineligible(now, CallKind::Query).is_err());
     }
     // What is no call of a client's own is no matter of this limit.

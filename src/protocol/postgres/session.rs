@@ -211,9 +211,9 @@ impl Session {
         let fatal = Reply {
             gravity: Gravity::Fatal,
             code: code.as_str(),
-            message: &rejection.to_string(),
-            detail: &rejection.cause(),
-            hint: &rejection.hint(now),
+            message: &rejection.words,
+            detail: &rejection.cause,
+            hint: &rejection.hint(now).to_string(),
         };
         let bytes = fatal.bytes();
         self.end_with(bytes);
@@ -693,9 +693,9 @@ fn write_refusal(now: Instant, rejection: &Rejection, code: &str, out: &mut Vec<
     let error = Reply {
         gravity: Gravity::Error,
         code,
-        message: &rejection.to_string(),
-        detail: &rejection.cause(),
-        hint: &rejection.hint(now),
+        message: &rejection.words,
+        detail: &rejection.cause,
+        hint: &rejection.hint(now).to_string(),
     };
     error.write(out);
 }

@@ -4,6 +4,7 @@
 //! errors and then retry, reconnect or fall back in silence; none of these may occur here, but for the last, where it is
 //! meant. Errors have one line.
 
+use std::io::Write;
 use std::time::{Duration, Instant};
 
 use super::request::Breach;
@@ -71,15 +72,16 @@ impl Local {
     pub(super) fn render(self, code: &str, now: Instant, out: &mut Vec<u8>) -> Option<Self> {
         match self {
             Self::Rejected(n, rejection) => {
-                let line = format!("-{code} {}\r\n", words(&rejection, now));
+                let start = out.len();
+                put_error(out, &["-", code, " "], &rejection, now);
+                let line = start..out.len();
                 let fits = u64::try_from(REPLY_CHUNK / line.len()).unwrap_or(1).max(1).min(n);
-                (0..fits).for_each(|_| out.extend_from_slice(line.as_bytes()));
+                (1..fits).for_each(|_| out.extend_from_within(line.clone()));
                 (n > fits).then(|| Self::Rejected(n - fits, rejection))
             }
             Self::Aborted(rejection) => {
-                let words = words(&rejection, now);
-                let line = format!("-EXECABORT Transaction discarded because of: {code} {words}\r\n");
-                out.extend_from_slice(line.as_bytes());
+                let head = ["-EXECABORT Transaction discarded because of: ", code, " "];
+                put_error(out, &head, &rejection, now);
                 None
             }
             Self::Text(Text::Ok) => {
@@ -101,6 +103,10 @@ impl Local {
     }
 }
 
-fn words(rejection: &Rejection, now: Instant) -> String {
-    format!("{rejection}; {}", rejection.hint(now))
+/// An error line that begins so and ends with the words of a rejection.
+fn put_error(out: &mut Vec<u8>, head: &[&str], rejection: &Rejection, now: Instant) {
+    head.iter().for_each(|word| out.extend_from_slice(word.as_bytes()));
+    out.extend_from_slice(rejection.words.as_bytes());
+    // A vector takes whatever it is given.
+    let _ = write!(out, "; {}\r\n", rejection.hint(now));
 }
