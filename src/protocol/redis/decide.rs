@@ -324,7 +324,8 @@ impl Session {
             }
             Command::Blocking(_) if !in_block => owed.timed = false,
             Command::Eval | Command::Unbounded | Command::Debugging => {
-                let excluded = asked.command == Command::Eval && batch.live.ignore_script_errors;
+                let excluded =
+                    asked.command == Command::Eval && batch.live(&self.settings).ignore_script_errors;
                 match &mut self.block {
                     Block::Open { unbounded, scripted, .. } => {
                         *unbounded = true;

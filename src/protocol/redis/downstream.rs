@@ -3,18 +3,19 @@
 //! With a closed breaker a pipeline of ordinary commands is one span and one entry in the queue; every other request
 //! is put to `decide` when its head is known.
 
+use std::cell::OnceCell;
 use std::sync::Arc;
 use std::time::Instant;
 
 use arc_swap::Guard;
 
-use super::Live;
 use super::command::{Command, TimeoutWatch};
 use super::decide::Asked;
-use super::fifo::{Account, Owed};
+use super::fifo::{Account, Calls, Owed};
 use super::reject::Local;
-use super::request::{self, Body, Breach, Flow, Head, Peek};
+use super::request::{self, Body, Breach, Flow, Head, Known, Peek};
 use super::session::{Block, Decided, Fate, Life, Link, Mute, Request, Session, Then, Way};
+use super::{Live, Settings};
 use crate::breaker::Generation;
 use crate::gate::Rejection;
 use crate::metrics::Counter;
@@ -27,17 +28,24 @@ pub(super) struct Batch {
     pub(super) closed: Option<Generation>,
     /// What the breaker said to the first request that it did not let through.
     pub(super) rejection: Option<Rejection>,
-    /// The settings in force.
-    pub(super) live: Guard<Arc<Live>>,
+    /// The settings in force, once something depends on them.
+    live: OnceCell<Guard<Arc<Live>>>,
     /// Ordinary calls not yet in the queue.
-    pub(super) run: u64,
+    run: u64,
+}
+
+impl Batch {
+    /// The settings in force, the same for the whole batch.
+    pub(super) fn live(&self, settings: &Settings) -> &Live {
+        self.live.get_or_init(|| settings.live.load())
+    }
 }
 
 impl Session {
     /// Takes in what the client has sent.
     pub(super) fn requests(&mut self, now: Instant, input: &[u8], plan: &mut Plan) {
         let closed = self.lane.closed();
-        let mut batch = Batch { now, closed, rejection: None, live: self.settings.live.load(), run: 0 };
+        let mut batch = Batch { now, closed, rejection: None, live: OnceCell::new(), run: 0 };
         self.held = false;
         loop {
             let rest = input.get(plan.consumed()..).unwrap_or_default();
@@ -109,32 +117,17 @@ impl Session {
             }
             Head::Command { name, args, len } => {
                 let command = Command::of(name);
-                let mut body = Body::new(args);
-                let behind = rest.get(len..).unwrap_or_default();
-                let (cures, unbounded) = (&batch.live.cures, &batch.live.unbounded);
-                let plain =
-                    command == Command::Ordinary && (unbounded.is_empty() || !unbounded.mentions(name));
-                if plain && batch.closed.is_some() && self.open_road() {
-                    batch.run += 1;
-                    return match body.advance(behind, None) {
-                        Flow::Done(more) => {
-                            plan.forward(len + more);
-                            self.request = Request::Head { seen: 0 };
-                            Ok(true)
-                        }
-                        Flow::Partial(more) => {
-                            plan.forward(len + more);
-                            let fate = Fate { way: Way::Forward { owed: true }, then: Then::GoOn };
-                            self.request = Request::Body(Decided { body, fate, watch: None });
-                            Ok(false)
-                        }
-                        Flow::Broken(breach) => {
-                            let fate = Fate { way: Way::Forward { owed: true }, then: Then::GoOn };
-                            self.request = Request::Body(Decided { body, fate, watch: None });
-                            Err(breach)
-                        }
-                    };
+                if command == Command::Ordinary
+                    && batch.closed.is_some()
+                    && self.open_road()
+                    && !(self.settings.names_unbounded()
+                        && batch.live(&self.settings).unbounded.mentions(name))
+                {
+                    let known = Known::new(rest, name, args, len);
+                    return self.ordinary(batch, Body::new(args), len, known, rest, plan);
                 }
+                let behind = rest.get(len..).unwrap_or_default();
+                let Live { cures, unbounded, .. } = batch.live(&self.settings);
                 let needs_arguments = command.needs_arguments()
                     || cures.depends_on_argument(name)
                     || unbounded.depends_on_argument(name);
@@ -156,7 +149,7 @@ impl Session {
                 let fate = self.begin(batch, asked, plan);
                 pass(&fate, len, plan);
                 let watch = self.watch(command, args, &fate);
-                self.request = Request::Body(Decided { body, fate, watch });
+                self.request = Request::Body(Decided { body: Body::new(args), fate, watch });
                 // A request without arguments ends here, and there may be nothing behind it to come back for.
                 self.body(behind, plan)
             }
@@ -169,9 +162,9 @@ impl Session {
                 }
                 let args = arguments.len() as u64;
                 let first = [word(0), word(1)];
-                let unbounded = batch.live.unbounded.has(name, first[0]);
-                let command = if unbounded { command.unbounded() } else { command };
-                let cure = batch.live.cures.has(name, first[0]);
+                let Live { cures, unbounded, .. } = batch.live(&self.settings);
+                let command = if unbounded.has(name, first[0]) { command.unbounded() } else { command };
+                let cure = cures.has(name, first[0]);
                 self.flush(batch);
                 let asked = Asked { command, cure, args, first, muted: false, at: batch.now };
                 let fate = self.begin(batch, asked, plan);
@@ -183,6 +176,41 @@ impl Session {
                 self.finished(fate, watch);
                 Ok(true)
             }
+        }
+    }
+
+    /// An ordinary request with nothing in its way, whose head takes `len` bytes of `rest`, and those behind it that
+    /// begin alike: one span. Whether to go on.
+    #[inline]
+    fn ordinary(
+        &mut self,
+        batch: &mut Batch,
+        mut body: Body,
+        len: usize,
+        known: Option<Known<'_>>,
+        rest: &[u8],
+        plan: &mut Plan,
+    ) -> Result<bool, Breach> {
+        batch.run += 1;
+        let flow = body.advance(rest.get(len..).unwrap_or_default(), None);
+        if let Flow::Done(more) = flow {
+            let mut whole = len + more;
+            while let Some(len) = known.and_then(|known| known.again(rest.get(whole..)?)) {
+                batch.run += 1;
+                whole += len;
+            }
+            plan.forward(whole);
+            self.request = Request::Head { seen: 0 };
+            return Ok(true);
+        }
+        let fate = Fate { way: Way::Forward { owed: true }, then: Then::GoOn };
+        self.request = Request::Body(Decided { body, fate, watch: None });
+        match flow {
+            Flow::Done(more) | Flow::Partial(more) => {
+                plan.forward(len + more);
+                Ok(false)
+            }
+            Flow::Broken(breach) => Err(breach),
         }
     }
 
@@ -268,7 +296,7 @@ impl Session {
     fn flush(&mut self, batch: &mut Batch) {
         if let (1.., Some(generation)) = (batch.run, batch.closed) {
             self.lane.passed(batch.run);
-            self.fifo.owe(Owed::calls(batch.run, generation, batch.now));
+            self.fifo.owe_calls(Calls { n: batch.run, generation, start: batch.now });
             self.sent();
             batch.run = 0;
         }

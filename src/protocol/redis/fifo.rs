@@ -1,7 +1,9 @@
 //! What the client is owed, in the order of its requests: the backend's replies and fusewire's own.
 //!
-//! Run lengths instead of one entry a call: a pipeline of a million GETs is one entry. Absent on purpose: bytes.
+//! Run lengths instead of one entry a call: a pipeline of a million GETs is one entry, and one that needs no memory of its
+//! own while nothing is behind it. Absent on purpose: bytes.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::time::Instant;
 
@@ -20,11 +22,35 @@ pub(super) const ENTRIES_MAX: usize = 256 * 1024;
 #[derive(Debug, Default)]
 pub(super) struct Fifo {
     entries: VecDeque<Entry>,
+    /// What is owed behind the entries, while it is nothing but ordinary calls: mostly all that is owed at all.
+    calls: Option<Calls>,
     /// Requests among the entries that the backend owes a reply for.
     requests: u64,
 }
 
+/// Ordinary calls of the same admission: one whole reply each, which says something about the backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Calls {
+    /// How many; not 0.
+    pub(super) n: u64,
+    pub(super) generation: Generation,
+    pub(super) start: Instant,
+}
+
 /// What is owed next.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Head<'a> {
+    /// The backend's replies to ordinary calls.
+    Calls,
+    /// The backend's reply.
+    Owed(&'a Owed),
+    /// A reply of fusewire's own.
+    Local,
+    /// From here on the connection is a plain relay.
+    Opaque,
+}
+
+/// What is owed.
 #[derive(Debug)]
 pub(super) enum Entry {
     /// The backend's reply.
@@ -125,25 +151,39 @@ impl Owed {
     /// blocking command may not, for its timeout is its own and found only later.
     fn common(&self) -> bool {
         self.expect == Expect::Reply
-            && self.effect == Effect::None
+            && matches!(self.effect, Effect::None)
             && (self.timed || self.patience == Patience::Unbounded)
             && self.probe.is_none()
     }
 
-    /// Whether it is a call like most.
-    fn plain(&self) -> bool {
-        self.common() && self.timed && self.patience == Patience::Response
+    /// The ordinary calls that it stands for, if it does.
+    #[inline]
+    fn ordinary(&self) -> Option<Calls> {
+        let Account::Call { generation, start } = self.account else { return None };
+        let plain = self.common() && self.timed && self.patience == Patience::Response;
+        (plain && self.conclusive && !self.scripted).then_some(Calls { n: self.n, generation, start })
+    }
+}
+
+impl From<Calls> for Owed {
+    fn from(Calls { n, generation, start }: Calls) -> Self {
+        Self::calls(n, generation, start)
     }
 }
 
 impl Fifo {
     /// The next thing owed.
     #[inline]
-    pub(super) fn head(&self) -> Option<&Entry> {
-        self.entries.front()
+    pub(super) fn head(&self) -> Option<Head<'_>> {
+        match self.entries.front() {
+            None => self.calls.map(|_| Head::Calls),
+            Some(Entry::Owed(owed)) => Some(Head::Owed(owed)),
+            Some(Entry::Local(_)) => Some(Head::Local),
+            Some(Entry::Opaque) => Some(Head::Opaque),
+        }
     }
 
-    /// The next thing owed, if it is the backend's.
+    /// The next thing owed, if it is the backend's and no ordinary call.
     #[inline]
     pub(super) fn head_owed(&mut self) -> Option<&mut Owed> {
         match self.entries.front_mut() {
@@ -152,17 +192,17 @@ impl Fifo {
         }
     }
 
-    /// The last thing owed, if it is the backend's.
+    /// The last thing owed, if it is the backend's and no ordinary call.
     pub(super) fn tail_owed(&mut self) -> Option<&mut Owed> {
         match self.entries.back_mut() {
-            Some(Entry::Owed(owed)) => Some(owed),
+            Some(Entry::Owed(owed)) if self.calls.is_none() => Some(owed),
             _ => None,
         }
     }
 
     /// Nothing is owed.
     pub(super) fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.entries.is_empty() && self.calls.is_none()
     }
 
     /// Requests that the backend owes a reply for.
@@ -172,14 +212,18 @@ impl Fifo {
     }
 
     /// Whether it holds more than a well-behaved client could want.
+    #[inline]
     pub(super) fn is_full(&self) -> bool {
         self.entries.len() >= ENTRIES_MAX
     }
 
     /// The backend owes more.
-    #[inline]
     pub(super) fn owe(&mut self, owed: Owed) {
+        if let Some(calls) = owed.ordinary() {
+            return self.owe_calls(calls);
+        }
         self.requests += owed.n;
+        self.spill();
         let blur = self.entries.len() > BLUR_ABOVE;
         if owed.common()
             && let Some(Entry::Owed(tail)) = self.entries.back_mut()
@@ -195,8 +239,34 @@ impl Fifo {
         }
     }
 
+    /// The backend owes the replies to more ordinary calls.
+    #[inline]
+    pub(super) fn owe_calls(&mut self, more: Calls) {
+        self.requests += more.n;
+        match &mut self.calls {
+            Some(calls)
+                if calls.generation == more.generation
+                    && (calls.start == more.start || self.entries.len() > BLUR_ABOVE) =>
+            {
+                calls.n += more.n;
+            }
+            _ => {
+                self.spill();
+                self.calls = Some(more);
+            }
+        }
+    }
+
+    /// Makes the ordinary calls at the end an entry, for something else to get behind them.
+    fn spill(&mut self) {
+        if let Some(calls) = self.calls.take() {
+            self.entries.push_back(Entry::Owed(calls.into()));
+        }
+    }
+
     /// Fusewire owes a reply.
     pub(super) fn answer(&mut self, local: Local) {
+        self.spill();
         if let Local::Rejected(n, rejection) = &local
             && let Some(Entry::Local(Local::Rejected(tail, same))) = self.entries.back_mut()
             && same == rejection
@@ -214,45 +284,65 @@ impl Fifo {
 
     /// From here on, a plain relay.
     pub(super) fn relay(&mut self) {
+        self.spill();
         self.entries.push_back(Entry::Opaque);
     }
 
-    /// Takes one request off the head if it is one of several ordinary calls: nothing is copied but their account.
+    /// The ordinary calls whose replies are owed next, if such are.
     #[inline]
-    pub(super) fn take_ordinary(&mut self) -> Option<(Generation, Instant)> {
-        let Some(Entry::Owed(owed)) = self.entries.front_mut() else { return None };
-        let Account::Call { generation, start } = owed.account else { return None };
-        if owed.n < 2 || !owed.conclusive || !owed.plain() {
-            return None;
+    pub(super) fn ordinary(&self) -> Option<Calls> {
+        match self.entries.front() {
+            None => self.calls,
+            Some(Entry::Owed(owed)) => owed.ordinary(),
+            Some(Entry::Local(_) | Entry::Opaque) => None,
         }
-        owed.n -= 1;
-        self.requests -= 1;
-        Some((generation, start))
+    }
+
+    /// Takes `n` of the requests that are owed a reply next, which all belong to the same entry, off the head.
+    #[inline]
+    pub(super) fn take(&mut self, n: u64) {
+        self.requests -= n;
+        match (self.entries.front_mut(), &mut self.calls) {
+            (Some(Entry::Owed(owed)), _) if owed.n > n => owed.n -= n,
+            (Some(_), _) => drop(self.pop()),
+            (None, Some(calls)) if calls.n > n => calls.n -= n,
+            (None, _) => self.calls = None,
+        }
     }
 
     /// Takes one request off the head; its entry, with `n` = 1.
     #[inline]
     pub(super) fn take_one(&mut self) -> Option<Owed> {
-        let Some(Entry::Owed(owed)) = self.entries.front_mut() else { return None };
-        self.requests -= 1;
-        if owed.n > 1 {
-            owed.n -= 1;
-            return Some(Owed { n: 1, ..owed.clone() });
-        }
+        let taken = match (self.entries.front_mut(), self.calls) {
+            (Some(Entry::Owed(owed)), _) if owed.n == 1 => {
+                self.requests -= 1;
+                return match self.pop() {
+                    Some(Entry::Owed(owed)) => Some(owed),
+                    _ => None,
+                };
+            }
+            (Some(Entry::Owed(owed)), _) => owed.clone(),
+            (None, Some(calls)) => calls.into(),
+            (Some(_), _) | (None, None) => return None,
+        };
+        self.take(1);
+        Some(Owed { n: 1, ..taken })
+    }
+
+    /// Takes the entry off the head.
+    fn pop(&mut self) -> Option<Entry> {
         let taken = self.entries.pop_front();
         if self.entries.is_empty() {
             // Room for what is not there would be a fifth of what an idle connection takes; to have it again costs a
-            // hundredth of a call.
+            // tenth of a call that is not ordinary.
             self.entries = VecDeque::new();
         }
-        match taken {
-            Some(Entry::Owed(owed)) => Some(owed),
-            _ => None,
-        }
+        taken
     }
 
     /// Takes the last request back, if it is still owed a reply.
     pub(super) fn take_back(&mut self) -> Option<Owed> {
+        self.spill();
         let Some(Entry::Owed(owed)) = self.entries.back_mut() else { return None };
         self.requests -= 1;
         if owed.n > 1 {
@@ -277,11 +367,12 @@ impl Fifo {
     }
 
     /// What the backend owes, in order.
-    pub(super) fn owed(&self) -> impl Iterator<Item = &Owed> {
-        self.entries.iter().filter_map(|entry| match entry {
-            Entry::Owed(owed) => Some(owed),
+    pub(super) fn owed(&self) -> impl Iterator<Item = Cow<'_, Owed>> {
+        let entries = self.entries.iter().filter_map(|entry| match entry {
+            Entry::Owed(owed) => Some(Cow::Borrowed(owed)),
             Entry::Local(_) | Entry::Opaque => None,
-        })
+        });
+        entries.chain(self.calls.map(|calls| Cow::Owned(calls.into())))
     }
 
     /// Whether fusewire's own replies are among what is owed.
@@ -291,7 +382,7 @@ impl Fifo {
 
     /// Whether the connection ends with what is owed.
     pub(super) fn ends(&self) -> bool {
-        matches!(self.entries.back(), Some(Entry::Local(Local::End)))
+        self.calls.is_none() && matches!(self.entries.back(), Some(Entry::Local(Local::End)))
     }
 
     /// The backend will not answer any more: what can still be said is what comes before its next reply.
@@ -300,6 +391,7 @@ impl Fifo {
         if let Some(keep) = keep {
             self.entries.truncate(keep);
         }
+        self.calls = None;
         self.requests = 0;
     }
 }
@@ -314,7 +406,12 @@ fn same(a: Account, b: Account, blur: bool) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::protocol::redis::reject::Text;
 
     #[test]
     fn an_empty_queue_owns_nothing() {
@@ -325,5 +422,91 @@ mod tests {
         }
         while fifo.take_one().is_some() {}
         assert_eq!(fifo.entries.capacity(), 0);
+    }
+
+    #[test]
+    fn ordinary_calls_of_one_admission_own_nothing() {
+        let mut fifo = Fifo::default();
+        let calls = Calls { n: 3, generation: 1, start: Instant::now() };
+        fifo.owe_calls(calls);
+        fifo.owe_calls(calls);
+        assert_eq!((fifo.ordinary().map(|calls| calls.n), fifo.requests()), (Some(6), 6));
+        fifo.take(6);
+        assert!(fifo.is_empty());
+        assert_eq!(fifo.entries.capacity(), 0);
+    }
+
+    /// What a queue without run lengths would hold: the account of a request, or a reply of fusewire's own.
+    type Model = VecDeque<Option<(Account, bool)>>;
+
+    fn model(fifo: &Fifo) -> (Vec<(Account, bool)>, bool) {
+        let one_by_one =
+            fifo.owed().flat_map(|owed| (0..owed.n).map(move |_| (owed.account, owed.conclusive)));
+        (one_by_one.collect(), fifo.has_local())
+    }
+
+    proptest! {
+        #[test]
+        fn a_queue_of_runs_is_a_queue(does in prop::collection::vec((0u8..7, 0u64..3, 1u64..4), 0..60)) {
+            let now = Instant::now();
+            let (mut fifo, mut plain) = (Fifo::default(), Model::new());
+            for (what, time, n) in does {
+                let start = now + Duration::from_secs(time);
+                let account = Account::Call { generation: time, start };
+                match what {
+                    0 | 1 => {
+                        fifo.owe_calls(Calls { n, generation: time, start });
+                        plain.extend((0..n).map(|_| Some((account, true))));
+                    }
+                    2 => {
+                        fifo.owe(Owed { conclusive: false, ..Owed::calls(n, time, start) });
+                        plain.extend((0..n).map(|_| Some((account, false))));
+                    }
+                    3 => {
+                        fifo.answer(Local::Text(Text::Ok));
+                        plain.push_back(None);
+                    }
+                    4 => {
+                        if fifo.take_local().is_some() {
+                            prop_assert_eq!(plain.pop_front(), Some(None));
+                        }
+                    }
+                    5 => {
+                        let expected = plain.back().copied().flatten();
+                        let taken = fifo.take_back().map(|owed| (owed.account, owed.conclusive));
+                        prop_assert_eq!(taken, expected);
+                        if taken.is_some() {
+                            plain.pop_back();
+                        }
+                    }
+                    _ => {
+                        let expected = plain.front().copied().flatten();
+                        let ordinary = fifo.ordinary();
+                        prop_assert_eq!(ordinary.is_some(), expected.is_some_and(|(_, ordinary)| ordinary));
+                        match ordinary {
+                            Some(calls) if calls.n >= n => {
+                                fifo.take(n);
+                                for _ in 0..n {
+                                    let Calls { generation, start, .. } = calls;
+                                    let account = Account::Call { generation, start };
+                                    prop_assert_eq!(plain.pop_front(), Some(Some((account, true))));
+                                }
+                            }
+                            _ => {
+                                let taken = fifo.take_one().map(|owed| (owed.account, owed.conclusive));
+                                prop_assert_eq!(taken, expected);
+                                if taken.is_some() {
+                                    plain.pop_front();
+                                }
+                            }
+                        }
+                    }
+                }
+                let requests: Vec<_> = plain.iter().flatten().copied().collect();
+                prop_assert_eq!(fifo.requests(), requests.len() as u64);
+                prop_assert_eq!(fifo.is_empty(), plain.is_empty());
+                prop_assert_eq!(model(&fifo), (requests, plain.contains(&None)));
+            }
+        }
     }
 }

@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use redis_protocol::{resp2, resp3};
 
-use super::reply::{Replies, Step};
-use super::request::{self, Body, Flow, Head};
+use super::reply::{Replies, Seen, Step};
+use super::request::{self, Body, Flow, Head, Known};
 use super::{Session, Settings};
 use crate::config::args::Inputs;
 use crate::config::{self, Env, Protocol};
@@ -15,15 +15,16 @@ use crate::protocol::fuzz::{Words, play};
 /// Longer inputs are cut: the oracle recurses, and so many levels of nesting are within any stack.
 const SCANNED_MAX: usize = 4096;
 
-/// Where the frames of a stream end, and what ended them.
+/// What a stream consists of, and what ended it.
 #[derive(Debug, PartialEq, Eq)]
-struct Scan {
-    ends: Vec<usize>,
+struct Scan<T> {
+    /// Frames or requests: where each ends, and what of it was seen.
+    found: Vec<(usize, T)>,
     /// `Unknown`, `Broken`, or nothing yet.
     stopped: Option<String>,
 }
 
-/// A backend's bytes: no cut changes where frames end, and they end where redis-protocol ends them.
+/// A backend's bytes: no cut changes where frames end or what is seen of them, and they end where redis-protocol ends them.
 pub(crate) fn replies(data: &[u8]) {
     let data = &data[..data.len().min(SCANNED_MAX)];
     let whole = scan_replies(data, usize::MAX);
@@ -31,7 +32,7 @@ pub(crate) fn replies(data: &[u8]) {
         assert_eq!(scan_replies(data, piece), whole, "pieces of {piece}");
     }
     let mut start = 0;
-    for end in &whole.ends {
+    for (end, _) in &whole.found {
         let frame = &data[start..*end];
         let theirs = oracle(frame);
         assert!(
@@ -44,26 +45,41 @@ pub(crate) fn replies(data: &[u8]) {
     }
 }
 
-fn scan_replies(data: &[u8], piece: usize) -> Scan {
-    let (mut scanner, mut ends, mut at, mut shown) = (Replies::default(), Vec::new(), 0, 0);
+/// What is shown of a frame.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Shown {
+    /// The last integer directly inside it.
+    integer: Option<Vec<u8>>,
+    /// The errors in it, and how deep.
+    errors: Vec<(usize, Vec<u8>)>,
+}
+
+fn scan_replies(data: &[u8], piece: usize) -> Scan<Shown> {
+    let (mut scanner, mut found, mut at, mut shown) = (Replies::default(), Vec::new(), 0, 0);
+    let mut frame = Shown::default();
     while shown < data.len() {
         shown = shown.saturating_add(piece).min(data.len());
         while at < shown {
             match scanner.step(&data[at..shown]) {
                 Step::Hold => break,
-                Step::Part { len, done, .. } => {
+                Step::Part { len, done, seen } => {
                     assert!(len > 0 && at + len <= shown, "a part of {len} bytes at {at} of {shown}");
                     at += len;
+                    match seen {
+                        Seen::Nothing => {}
+                        Seen::Integer(text) => frame.integer = Some(text.to_vec()),
+                        Seen::Error { depth, text } => frame.errors.push((depth, text.to_vec())),
+                    }
                     if done {
                         assert!(scanner.at_boundary());
-                        ends.push(at);
+                        found.push((at, std::mem::take(&mut frame)));
                     }
                 }
-                step => return Scan { ends, stopped: Some(format!("{step:?}")) },
+                step => return Scan { found, stopped: Some(format!("{step:?}")) },
             }
         }
     }
-    Scan { ends, stopped: None }
+    Scan { found, stopped: None }
 }
 
 /// How long redis-protocol takes the frame at the front to be, where it can judge: it knows nothing of pushes within
@@ -78,7 +94,8 @@ fn oracle(frame: &[u8]) -> Option<usize> {
     }
 }
 
-/// A client's bytes: no cut changes where requests end, and what redis-protocol can read as one ends where it ends it.
+/// A client's bytes: no cut changes where requests end or what their heads say, and what redis-protocol can read as one
+/// ends where it ends it.
 pub(crate) fn requests(data: &[u8]) {
     let data = &data[..data.len().min(SCANNED_MAX)];
     let whole = scan_requests(data, usize::MAX);
@@ -86,7 +103,7 @@ pub(crate) fn requests(data: &[u8]) {
         assert_eq!(scan_requests(data, piece), whole, "pieces of {piece}");
     }
     let mut start = 0;
-    for end in &whole.ends {
+    for (end, _) in &whole.found {
         let request = &data[start..*end];
         start = *end;
         // Only arrays of bulk strings are requests to both; `*0` and `*-1` are none to us.
@@ -99,33 +116,51 @@ pub(crate) fn requests(data: &[u8]) {
     }
 }
 
-fn scan_requests(data: &[u8], piece: usize) -> Scan {
-    let (mut body, mut ends, mut at, mut shown, mut seen) = (None::<Body>, Vec::new(), 0, 0, 0);
-    let stopped = |ends, why: String| Scan { ends, stopped: Some(why) };
+/// What is said by a head: the name and how many arguments follow.
+type Said = (Vec<u8>, u64);
+
+fn scan_requests(data: &[u8], piece: usize) -> Scan<Said> {
+    let (mut body, mut found, mut at, mut shown, mut seen) = (None::<Body>, Vec::new(), 0, 0, 0);
+    let mut said = Said::default();
+    let mut known: Option<(Known<'_>, Said)> = None;
+    let stopped = |found, why: String| Scan { found, stopped: Some(why) };
     while shown < data.len() {
         shown = shown.saturating_add(piece).min(data.len());
         loop {
             let rest = &data[at..shown];
             match &mut body {
-                None => match request::head(rest, &mut seen) {
-                    Head::Partial => break,
-                    Head::Command { args, len, .. } => {
-                        assert!(len <= rest.len());
-                        body = Some(Body::new(args));
-                        at += len;
-                    }
-                    Head::Nothing(len) | Head::Inline { len, .. } => {
+                None => {
+                    // As a session does behind each ordinary request.
+                    if let Some((known, said)) = &known
+                        && let Some(len) = known.again(rest)
+                    {
                         assert!(len > 0 && len <= rest.len());
                         at += len;
-                        seen = 0;
-                        ends.push(at);
+                        found.push((at, said.clone()));
+                        continue;
                     }
-                    Head::Broken(breach) => return stopped(ends, format!("{breach}")),
-                },
+                    match request::head(rest, &mut seen) {
+                        Head::Partial => break,
+                        Head::Command { name, args, len } => {
+                            assert!(len <= rest.len());
+                            said = (name.to_vec(), args);
+                            known = Known::new(rest, name, args, len).map(|known| (known, said.clone()));
+                            body = Some(Body::new(args));
+                            at += len;
+                        }
+                        Head::Nothing(len) | Head::Inline { len, .. } => {
+                            assert!(len > 0 && len <= rest.len());
+                            at += len;
+                            seen = 0;
+                            found.push((at, Said::default()));
+                        }
+                        Head::Broken(breach) => return stopped(found, format!("{breach}")),
+                    }
+                }
                 Some(streaming) => match streaming.advance(rest, None) {
                     Flow::Done(len) => {
                         at += len;
-                        ends.push(at);
+                        found.push((at, std::mem::take(&mut said)));
                         (body, seen) = (None, 0);
                     }
                     Flow::Partial(len) => {
@@ -133,12 +168,12 @@ fn scan_requests(data: &[u8], piece: usize) -> Scan {
                         at += len;
                         break;
                     }
-                    Flow::Broken(breach) => return stopped(ends, format!("{breach}")),
+                    Flow::Broken(breach) => return stopped(found, format!("{breach}")),
                 },
             }
         }
     }
-    Scan { ends, stopped: None }
+    Scan { found, stopped: None }
 }
 
 /// Events to whole sessions.

@@ -1,10 +1,10 @@
 //! Redis: RESP2 and RESP3 (PROTOCOLS.md §2).
 //!
-//! [`Session`] is what the driver talks to. `request` and `reply` find where requests and frames begin and end,
-//! `command` knows the few commands that are special, [`commands`] lists them all, `downstream` and `upstream` are the
-//! session's two directions, `decide` its decision on one request, `named` what the configuration says of commands, `fifo`
-//! keeps what is owed to the client, [`classify`] turns errors into verdicts, [`check`] asks a server whether it works,
-//! `reject` words fusewire's own replies.
+//! [`Session`] is what the driver talks to. `request` and `reply` find where requests and frames begin and end, `scalar`
+//! the values in them, `number` their lengths; `command` knows the few commands that are special, [`commands`] lists them
+//! all, `downstream` and `upstream` are the session's two directions, `decide` its decision on one request, `named` what the
+//! configuration says of commands, `fifo` keeps what is owed to the client, [`classify`] turns errors into verdicts, [`check`]
+//! asks a server whether it works, `reject` words fusewire's own replies.
 
 pub mod check;
 pub mod classify;
@@ -16,14 +16,17 @@ mod fifo;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
 mod named;
+mod number;
 mod reject;
 mod reply;
 mod request;
+mod scalar;
 mod session;
 #[cfg(test)]
 mod tests;
 mod upstream;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -39,6 +42,8 @@ use named::Named;
 pub struct Settings {
     backend: Arc<str>,
     live: ArcSwap<Live>,
+    /// Whether `live` names commands that may take any time: asked for each read, and cheaper to ask.
+    names_unbounded: AtomicBool,
     /// The end of a CLIENT PAUSE that went through one of the sessions: until then nobody gets a reply.
     paused: Mutex<Option<Instant>>,
 }
@@ -76,13 +81,22 @@ impl Live {
 impl Settings {
     /// Compiles the settings of the backend called `backend`.
     pub fn new(backend: Arc<str>, redis: &config::Redis, timeouts: &config::Timeouts) -> Self {
-        let live = ArcSwap::from_pointee(Live::new(redis, timeouts));
-        Self { backend, live, paused: Mutex::new(None) }
+        let live = Live::new(redis, timeouts);
+        let names_unbounded = AtomicBool::new(!live.unbounded.is_empty());
+        Self { backend, live: ArcSwap::from_pointee(live), names_unbounded, paused: Mutex::new(None) }
     }
 
     /// Takes new settings, which the present sessions obey from their next call on.
     pub fn adopt(&self, redis: &config::Redis, timeouts: &config::Timeouts) {
-        self.live.store(Arc::new(Live::new(redis, timeouts)));
+        let live = Arc::new(Live::new(redis, timeouts));
+        let names_unbounded = !live.unbounded.is_empty();
+        self.live.store(live);
+        self.names_unbounded.store(names_unbounded, Ordering::Release);
+    }
+
+    /// Whether the settings in force name commands that may take any time.
+    fn names_unbounded(&self) -> bool {
+        self.names_unbounded.load(Ordering::Acquire)
     }
 
     /// The verdict table.

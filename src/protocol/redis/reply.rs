@@ -4,9 +4,8 @@
 //! never the process. Bulk payloads stream. Absent on purpose: values; all that is ever shown are the first
 //! bytes of an error, an integer, and the kind of a push.
 
-use memchr::memchr;
-
-use super::request::{Number, number};
+use super::number::{Number, number};
+use super::scalar::{self, Rest, Scalar, length};
 
 /// Deeper nesting than this is not followed: the connection becomes a plain relay.
 pub(super) const DEPTH_MAX: usize = 256;
@@ -49,10 +48,8 @@ enum At {
     /// At a type byte.
     #[default]
     Type,
-    /// So many bytes before a bulk's CRLF.
-    Bulk(u64),
-    /// Within a line whose beginning has been let through.
-    Line,
+    /// Within a value whose beginning has been let through.
+    Within(Rest),
 }
 
 /// What came next.
@@ -75,8 +72,8 @@ pub(super) enum Seen<'a> {
     Nothing,
     /// An error, at most [`PEEK_MAX`] bytes of it. Depth 0 is the frame itself.
     Error { depth: usize, text: &'a [u8] },
-    /// An integer.
-    Integer { depth: usize, text: &'a [u8] },
+    /// The last integer of these that is directly inside the frame.
+    Integer(&'a [u8]),
 }
 
 impl Replies {
@@ -96,94 +93,40 @@ impl Replies {
     #[inline]
     pub(super) fn step<'a>(&mut self, input: &'a [u8]) -> Step<'a> {
         match self.at {
-            At::Type => self.value(input),
-            At::Bulk(left) => self.bulk(input, 0, left, Seen::Nothing),
-            At::Line => match line_end(input) {
-                Some(end) => {
-                    self.at = At::Type;
-                    self.part(end, Seen::Nothing)
-                }
-                // A CR at the end may be half of the line's end, so it waits for the byte behind it.
-                None => match input.len() - usize::from(input.ends_with(b"\r")) {
-                    0 => Step::Hold,
-                    len => Step::Part { len, done: false, seen: Seen::Nothing },
-                },
-            },
+            At::Type => self.elements(input).unwrap_or_else(|| self.value(input)),
+            At::Within(rest) => self.scalar(scalar::rest(input, rest)),
         }
+    }
+
+    /// Elements of the innermost aggregate, all at once; the last, which ends it, is left to [`Replies::value`].
+    fn elements<'a>(&mut self, input: &'a [u8]) -> Option<Step<'a>> {
+        let depth = self.stack.len();
+        let level = self.stack.last_mut()?;
+        let run = scalar::run(input, depth, level.left - 1);
+        level.left -= run.n;
+        (run.n > 0).then_some(Step::Part { len: run.len, done: false, seen: run.seen })
     }
 
     fn value<'a>(&mut self, input: &'a [u8]) -> Step<'a> {
         let depth = self.stack.len();
         match input.first() {
-            None => Step::Hold,
-            Some(kind @ (b'+' | b'-' | b':' | b',' | b'#' | b'_' | b'(')) => self.line(*kind, depth, input),
-            Some(kind @ (b'$' | b'=' | b'!')) => {
-                let (left, at) = match length(input) {
-                    Err(step) => return step,
-                    Ok((None, at)) => return self.part(at, Seen::Nothing),
-                    Ok((Some(left), at)) => (left, at),
-                };
-                let mut seen = Seen::Nothing;
-                if *kind == b'!' {
-                    let want = usize::try_from(left).unwrap_or(usize::MAX).min(PEEK_MAX);
-                    match input.get(at..at + want) {
-                        None => return Step::Hold,
-                        Some(text) => seen = Seen::Error { depth, text },
-                    }
-                }
-                self.bulk(input, at, left, seen)
-            }
             Some(kind @ (b'*' | b'~' | b'%' | b'|' | b'>')) => self.aggregate(*kind, depth, input),
-            // RESP's types are punctuation. A new one is passed on, letters and binary are no RESP at all.
-            Some(byte) if byte.is_ascii_punctuation() => Step::Unknown,
-            Some(_) => Step::Broken,
+            _ => self.scalar(scalar::scalar(input, depth)),
         }
     }
 
     #[inline]
-    fn line<'a>(&mut self, kind: u8, depth: usize, input: &'a [u8]) -> Step<'a> {
-        let end = line_end(input);
-        let text = match end {
-            Some(end) => input.get(1..end - 2),
-            None => input.get(1..).filter(|text| text.len() > PEEK_MAX),
-        };
-        let Some(text) = text else { return Step::Hold };
-        let text = text.get(..PEEK_MAX).unwrap_or(text);
-        let seen = match kind {
-            b'-' => Seen::Error { depth, text },
-            b':' => Seen::Integer { depth, text },
-            _ => Seen::Nothing,
-        };
-        match end {
-            Some(end) => self.part(end, seen),
-            None => {
-                self.at = At::Line;
-                let len = input.len() - usize::from(input.ends_with(b"\r"));
+    fn scalar<'a>(&mut self, scalar: Scalar<'a>) -> Step<'a> {
+        match scalar {
+            Scalar::Whole { len, seen } => {
+                self.at = At::Type;
+                self.part(len, seen)
+            }
+            Scalar::Part { len, rest, seen } => {
+                self.at = At::Within(rest);
                 Step::Part { len, done: false, seen }
             }
-        }
-    }
-
-    /// `from` bytes of header, then `left` bytes of payload and CRLF.
-    #[inline]
-    fn bulk<'a>(&mut self, input: &'a [u8], from: usize, left: u64, seen: Seen<'a>) -> Step<'a> {
-        let whole = usize::try_from(left).unwrap_or(usize::MAX);
-        let rest = input.get(from..).unwrap_or_default();
-        match rest.get(whole..) {
-            Some([b'\r', b'\n', ..]) => {
-                self.at = At::Type;
-                self.part(from + whole + 2, seen)
-            }
-            Some([] | [b'\r']) if from + whole > 0 => {
-                self.at = At::Bulk(0);
-                Step::Part { len: from + whole, done: false, seen }
-            }
-            Some([] | [b'\r']) => Step::Hold,
-            Some(_) => Step::Broken,
-            None => {
-                self.at = At::Bulk(left - rest.len() as u64);
-                Step::Part { len: input.len(), done: false, seen }
-            }
+            Scalar::None(step) => step,
         }
     }
 
@@ -281,34 +224,5 @@ pub(super) fn elements(input: &[u8]) -> Option<i64> {
     match number(input) {
         Number::Good { value, .. } => Some(value),
         Number::Partial | Number::Bad => None,
-    }
-}
-
-/// A length line: the length (none for a null), and how many bytes the line takes.
-fn length<'a>(input: &[u8]) -> Result<(Option<u64>, usize), Step<'a>> {
-    match number(input) {
-        Number::Partial => Err(Step::Hold),
-        Number::Good { value: -1, len } => Ok((None, len)),
-        Number::Good { value, len } => match u64::try_from(value) {
-            Ok(value) => Ok((Some(value), len)),
-            Err(_) => Err(Step::Broken),
-        },
-        // RESP3's streamed strings and aggregates: specified, and sent by no server.
-        Number::Bad if input.get(1) == Some(&b'?') => Err(Step::Unknown),
-        Number::Bad => Err(Step::Broken),
-    }
-}
-
-/// The length of the line at the start of `input`, its CRLF included.
-#[inline]
-fn line_end(input: &[u8]) -> Option<usize> {
-    let mut from = 0;
-    loop {
-        let at = from + memchr(b'\r', input.get(from..)?)?;
-        match input.get(at + 1) {
-            Some(b'\n') => return Some(at + 2),
-            Some(_) => from = at + 1,
-            None => return None,
-        }
     }
 }

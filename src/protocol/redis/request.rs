@@ -8,6 +8,8 @@ use std::fmt;
 
 use memchr::memchr2;
 
+use super::number::{Number, number};
+
 /// The longest inline request, as in Redis (`PROTO_INLINE_MAX_SIZE`).
 pub(super) const INLINE_MAX: usize = 64 * 1024;
 /// The longest argument: the default of `proto-max-bulk-len`.
@@ -16,8 +18,6 @@ pub(super) const BULK_MAX: i64 = 512 * 1024 * 1024;
 pub(super) const ARGS_MAX: i64 = i32::MAX as i64;
 /// A command name or an argument longer than this is none that a decision depends on, so it is not waited for.
 pub(super) const WORD_MAX: usize = 64;
-/// Digits of a length; one more could overflow, and no server accepts as much.
-const DIGITS_MAX: usize = 18;
 
 /// How a client broke the protocol, in Redis's own words where Redis has some.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,6 +81,33 @@ pub(super) fn head<'a>(input: &'a [u8], seen: &mut usize) -> Head<'a> {
         None => Head::Partial,
         Some(b'*') => multibulk(input),
         Some(_) => inline(input, seen),
+    }
+}
+
+/// The head of an ordinary request. In a pipeline most begin with the same bytes, and need not be read to be known.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Known<'a> {
+    head: &'a [u8],
+    args: u64,
+}
+
+impl<'a> Known<'a> {
+    /// `input` begins with a head of `len` bytes that is a [`Head::Command`] of this name with so many arguments to
+    /// come. None if its name is not among those bytes, which then tell nothing.
+    #[inline]
+    pub(super) fn new(input: &'a [u8], name: &[u8], args: u64, len: usize) -> Option<Self> {
+        let head = input.get(..len).filter(|_| !name.is_empty())?;
+        Some(Self { head, args })
+    }
+
+    /// The length of the request at the start of `input`, if it is whole and has this head. Whatever else is there is for
+    /// [`head`] to read.
+    #[inline]
+    pub(super) fn again(&self, input: &[u8]) -> Option<usize> {
+        match Body::new(self.args).advance(input.strip_prefix(self.head)?, None) {
+            Flow::Done(len) => Some(self.head.len() + len),
+            Flow::Partial(_) | Flow::Broken(_) => None,
+        }
     }
 }
 
@@ -279,49 +306,6 @@ fn bulk_length(input: &[u8]) -> Result<Option<(u64, usize)>, Breach> {
         },
         Number::Good { .. } | Number::Bad => Err(Breach::BulkLength),
     }
-}
-
-/// A length line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Number {
-    /// The line has not ended yet; it cannot be longer than 22 bytes.
-    Partial,
-    /// The value, and the length of the line with its type byte and its CRLF.
-    Good { value: i64, len: usize },
-    /// No strict decimal, or no CRLF behind it.
-    Bad,
-}
-
-/// Reads `<type><strict decimal>\r\n`: no leading zero, no plus sign, no blank, as Redis's `string2ll`.
-#[inline]
-pub(super) fn number(input: &[u8]) -> Number {
-    let mut digits = input.get(1..).unwrap_or_default();
-    let negative = digits.first() == Some(&b'-');
-    if negative {
-        digits = digits.get(1..).unwrap_or_default();
-    }
-    let mut value: i64 = 0;
-    for (at, byte) in digits.iter().enumerate() {
-        match byte {
-            b'0'..=b'9' if at < DIGITS_MAX => value = value * 10 + i64::from(byte - b'0'),
-            b'\r' => {
-                let padded = digits.first() == Some(&b'0') && (at > 1 || negative);
-                if at == 0 || padded {
-                    return Number::Bad;
-                }
-                return match digits.get(at + 1) {
-                    None => Number::Partial,
-                    Some(b'\n') => Number::Good {
-                        value: if negative { -value } else { value },
-                        len: at + 3 + usize::from(negative),
-                    },
-                    Some(_) => Number::Bad,
-                };
-            }
-            _ => return Number::Bad,
-        }
-    }
-    Number::Partial
 }
 
 /// Splits an inline request into words as `sdssplitargs` does; none if the quotes do not balance.

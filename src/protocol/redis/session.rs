@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::Settings;
 use super::command::{Patience, TimeoutWatch};
 use super::downstream::Batch;
-use super::fifo::{Account, Effect, Entry, Fifo};
+use super::fifo::{Account, Effect, Fifo, Head};
 use super::reject::Local;
 use super::reply::Replies;
 use super::request::Body;
@@ -239,7 +239,7 @@ impl Session {
     /// After each event: ends what is over, hands back what is not needed.
     pub(super) fn settle(&mut self) {
         let Life::Relay(link) = self.life else { return };
-        if matches!(self.fifo.head(), Some(Entry::Opaque)) && self.replies.at_boundary() {
+        if matches!(self.fifo.head(), Some(Head::Opaque)) && self.replies.at_boundary() {
             return self.relay();
         }
         let quiet = self.fifo.requests() == 0 && self.replies.at_boundary();
@@ -271,12 +271,12 @@ impl Session {
 
     /// How long the backend may take, if the next move is its.
     fn patience(&self) -> Option<Patience> {
-        match self.fifo.head() {
-            Some(Entry::Owed(head)) if !(self.uploading() && self.fifo.requests() == 1) => {
-                Some(head.patience)
-            }
-            _ => None,
-        }
+        let patience = match self.fifo.head()? {
+            Head::Calls => Patience::Response,
+            Head::Owed(head) => head.patience,
+            Head::Local | Head::Opaque => return None,
+        };
+        (!(self.uploading() && self.fifo.requests() == 1)).then_some(patience)
     }
 
     /// Whether the last request in the queue is still on its way from the client.
@@ -286,7 +286,7 @@ impl Session {
 
     /// Whether the backend may be waiting for something other than itself.
     fn blocked(&self) -> bool {
-        matches!(self.fifo.head(), Some(Entry::Owed(head)) if head.blocks())
+        matches!(self.fifo.head(), Some(Head::Owed(head)) if head.blocks())
     }
 
     fn limit(&self) -> Option<Duration> {
@@ -350,8 +350,7 @@ impl Session {
 
     /// Calls in flight that are counted by the lane.
     fn calls(&self) -> u64 {
-        let calls = |owed: &super::fifo::Owed| if owed.account == Account::None { 0 } else { owed.n };
-        self.fifo.owed().map(calls).sum()
+        self.fifo.owed().filter(|owed| owed.account != Account::None).map(|owed| owed.n).sum()
     }
 
     /// Accounts for all calls in flight as saying nothing.

@@ -6,10 +6,11 @@
 use std::time::{Duration, Instant};
 
 use super::command::Topic;
-use super::fifo::{Account, Effect, Entry, Expect, Owed};
+use super::fifo::{Account, Calls, Effect, Expect, Head, Owed};
 use super::reply::{Kind, Seen, Step, elements, push_kind};
+use super::scalar;
 use super::session::{Block, Life, Link, Session};
-use crate::breaker::{CallKind, Fault, Generation, Verdict};
+use crate::breaker::{CallKind, Fault, Verdict};
 use crate::protocol::Plan;
 
 /// The frame that is passing.
@@ -93,14 +94,13 @@ impl Subscriptions {
     }
 }
 
-/// Calls of one kind that succeeded, not yet reported.
+/// Calls that have ended, not yet reported.
 #[derive(Default)]
 struct Wins {
-    n: u64,
-    /// Of calls whose success says nothing.
+    /// Those that succeeded, as far as they were admitted together.
+    calls: Option<Calls>,
+    /// Those whose success says nothing.
     hollow: u64,
-    generation: Generation,
-    start: Option<Instant>,
 }
 
 impl Session {
@@ -112,13 +112,16 @@ impl Session {
             let Some(first) = rest.first() else { break };
             if self.replies.at_value() {
                 if self.replies.at_boundary() {
+                    if self.plain_replies(now, rest, plan, &mut wins) {
+                        continue;
+                    }
                     match self.fifo.head() {
-                        Some(Entry::Local(_)) => break,
-                        Some(Entry::Opaque) => {
+                        Some(Head::Local) => break,
+                        Some(Head::Opaque) => {
                             self.relay();
                             break;
                         }
-                        Some(Entry::Owed(_)) | None => {}
+                        Some(Head::Calls | Head::Owed(_)) | None => {}
                     }
                 }
                 let Some(role) = self.role(*first, rest) else { break };
@@ -161,6 +164,22 @@ impl Session {
         }
     }
 
+    /// The replies to ordinary calls that are no errors, as many as are whole: what most of a read consists of, and one
+    /// span. Whether there was one; anything else is looked at by itself.
+    #[inline]
+    fn plain_replies(&mut self, now: Instant, rest: &[u8], plan: &mut Plan, wins: &mut Wins) -> bool {
+        let Some(calls) = self.fifo.ordinary() else { return false };
+        let run = scalar::run(rest, 0, calls.n);
+        if run.n == 0 {
+            return false;
+        }
+        plan.forward(run.len);
+        self.grace = Duration::ZERO;
+        self.fifo.take(run.n);
+        self.won(now, wins, Calls { n: run.n, ..calls });
+        true
+    }
+
     /// What the frame that begins here is; none: more bytes are needed to tell.
     #[inline]
     fn role(&mut self, first: u8, rest: &[u8]) -> Option<Role> {
@@ -169,10 +188,7 @@ impl Session {
             b'*' if !self.subscriptions.resp3 => {
                 let waits = matches!(
                     self.fifo.head(),
-                    Some(Entry::Owed(Owed {
-                        expect: Expect::Confirmations { .. } | Expect::LeaveAll(_),
-                        ..
-                    }))
+                    Some(Head::Owed(Owed { expect: Expect::Confirmations { .. } | Expect::LeaveAll(_), .. }))
                 );
                 if !waits && !self.subscriptions.any() && !self.subscriptions.unannounced {
                     return Some(Role::Reply);
@@ -211,10 +227,9 @@ impl Session {
     fn see(&mut self, seen: &Seen<'_>) {
         match seen {
             Seen::Nothing => {}
-            Seen::Integer { depth: 1, text } => {
+            Seen::Integer(text) => {
                 self.frame.count = std::str::from_utf8(text).ok().and_then(|text| text.parse().ok());
             }
-            Seen::Integer { .. } => {}
             Seen::Error { depth: 0, text } => {
                 self.frame.failed = true;
                 let head = self.fifo.head_owed();
@@ -279,9 +294,10 @@ impl Session {
     fn replied(&mut self, now: Instant, wins: &mut Wins) {
         self.grace = Duration::ZERO;
         if self.frame.verdict.is_none()
-            && let Some((generation, start)) = self.fifo.take_ordinary()
+            && let Some(calls) = self.fifo.ordinary()
         {
-            return self.won(now, wins, generation, start);
+            self.fifo.take(1);
+            return self.won(now, wins, Calls { n: 1, ..calls });
         }
         let Some(owed) = self.fifo.take_one() else { return };
         if let Expect::Confirmations { leave: false, .. } = owed.expect {
@@ -302,7 +318,7 @@ impl Session {
         match verdict {
             // The permit has said it all; said twice it would count twice.
             _ if decides || hollow => wins.hollow += 1,
-            Verdict::Success if owed.timed => self.won(now, wins, generation, start),
+            Verdict::Success if owed.timed => self.won(now, wins, Calls { n: 1, generation, start }),
             Verdict::Success => self.lane.succeeded_untimed(now, generation, CallKind::Command),
             Verdict::Ignored => wins.hollow += 1,
             Verdict::Failure(_) => {
@@ -312,14 +328,18 @@ impl Session {
         }
     }
 
-    /// One more success, reported with others of the same admission.
+    /// More successes, reported with others of the same admission.
     #[inline]
-    fn won(&self, now: Instant, wins: &mut Wins, generation: Generation, start: Instant) {
-        if wins.generation != generation || wins.start != Some(start) {
-            self.report(now, wins);
-            (wins.generation, wins.start) = (generation, Some(start));
+    fn won(&self, now: Instant, wins: &mut Wins, calls: Calls) {
+        match &mut wins.calls {
+            Some(same) if (same.generation, same.start) == (calls.generation, calls.start) => {
+                same.n += calls.n;
+            }
+            _ => {
+                self.report(now, wins);
+                wins.calls = Some(calls);
+            }
         }
-        wins.n += 1;
     }
 
     /// What a reply changes.
@@ -389,10 +409,9 @@ impl Session {
             self.lane.ignored(wins.hollow);
             wins.hollow = 0;
         }
-        if let (1.., Some(start)) = (wins.n, wins.start) {
+        if let Some(Calls { n, generation, start }) = wins.calls.take() {
             let duration = now.saturating_duration_since(start);
-            self.lane.succeeded(now, wins.generation, CallKind::Command, duration, wins.n);
-            wins.n = 0;
+            self.lane.succeeded(now, generation, CallKind::Command, duration, n);
         }
     }
 }

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::breaker::Fault;
+use crate::protocol::redis::request::WORD_MAX;
 
 /// Bytes that a failure prints as text.
 #[derive(Clone)]
@@ -67,13 +68,22 @@ fn request() -> impl Strategy<Value = Vec<u8>> {
     ]);
     prop_oneof![
         8 => commands.clone().prop_map(req),
+        // What begins as the one before it does.
+        2 => (commands.clone(), 2usize..5).prop_map(|(line, n)| req(line).repeat(n)),
+        1 => (commands.clone()).prop_map(|line| [nameless(line), req(line)].concat()),
         1 => commands.prop_map(|line| format!("{line}\r\n").into_bytes()),
         1 => Just(b"*0\r\n\r\n".to_vec()),
     ]
 }
 
+/// A request like that of `line`, with a name too long to be known.
+fn nameless(line: &str) -> Vec<u8> {
+    let arguments = line.split_once(' ').map_or("", |(_, arguments)| arguments);
+    req(format!("{} {arguments}", "n".repeat(WORD_MAX + 1)).trim())
+}
+
 fn reply() -> impl Strategy<Value = Vec<u8>> {
-    prop::sample::select(vec![
+    let replies = prop::sample::select(vec![
         "+OK\r\n",
         "+QUEUED\r\n",
         "$-1\r\n",
@@ -95,8 +105,9 @@ fn reply() -> impl Strategy<Value = Vec<u8>> {
         ">3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n",
         "-ERR max number of clients reached\r\n",
         "!3\r\nERR\r\n",
-    ])
-    .prop_map(|reply| reply.as_bytes().to_vec())
+    ]);
+    (replies, prop_oneof![4 => Just(1usize), 1 => 2usize..5])
+        .prop_map(|(reply, n)| reply.as_bytes().repeat(n))
 }
 
 fn event() -> impl Strategy<Value = Event> {

@@ -460,3 +460,27 @@ fn client_reply_of_a_resp3_subscriber_is_accounted_for() {
         in_step(rig);
     });
 }
+
+#[test]
+fn a_name_too_long_to_be_known_says_nothing_of_what_begins_alike() {
+    let nameless = req(&format!("{} k 0", "n".repeat(100)));
+    for cut in [Cut::Whole, Cut::Bytes] {
+        let mut rig = Rig::new(cut);
+        rig.client([nameless.clone(), req("BLPOP k 0")].concat()).server("+OK\r\n");
+        assert_eq!(rig.wait(), Wait::Nothing, "{cut:?}");
+    }
+}
+
+#[test]
+fn ordinary_commands_in_a_pipeline_are_known_by_their_whole_heads() {
+    for (first, second) in [("GET k", "GET k v"), ("SET k 0", "XADD k 0"), ("SET k 0", "BLPOP k 0")] {
+        let mut rig = Rig::new(Cut::Whole);
+        rig.client(req(first).repeat(3)).client([req(first).repeat(3), req(second), req(first)].concat());
+        rig.server("+OK\r\n".repeat(6));
+        let blocks = second.starts_with("BLPOP");
+        assert_eq!(rig.wait() == Wait::Nothing, blocks, "{second} behind {first}");
+        rig.server("+OK\r\n".repeat(2));
+        assert_eq!((rig.wait(), rig.totals().in_flight()), (Wait::Nothing, 0));
+        assert_eq!(rig.count(Counter::Opaque), 0);
+    }
+}
