@@ -8,11 +8,11 @@
 //! prepared with an empty text are remembered, and forgotten at the slightest doubt: a statement that is not empty must
 //! never be answered here.
 
-use super::message::{HEADER, Header};
+use super::message::{HEADER, Header, Message};
+use super::names::{Name, Names, name_at};
 use super::reply;
-use super::request::{Message, name_at};
 use super::session::Session;
-use super::statement::{Name, Names, Shape};
+use super::statement::Shape;
 use crate::breaker::Mode;
 
 /// How many bytes an empty query or run may have: enough for a comment in it.

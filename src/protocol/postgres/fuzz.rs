@@ -6,10 +6,11 @@ use std::time::Instant;
 use bytes::BytesMut;
 use postgres_protocol::message::backend::{self, Message};
 
+use super::lost::Peek;
 use super::message::{HEADER, Header};
 use super::report::Report;
 use super::startup::{self, Packet};
-use super::statement::{Peek, Scanner, Shape};
+use super::statement::{Scanner, Shape};
 use super::{Session, Settings};
 use crate::config::args::Inputs;
 use crate::config::{self, Env, Protocol};

@@ -88,3 +88,27 @@ pub(super) fn run_of(tag: u8, input: &[u8]) -> usize {
     }
     run
 }
+
+/// A message whose header has been read, with as much of its body as there is.
+#[derive(Clone, Copy)]
+pub(super) struct Message<'a> {
+    pub(super) tag: u8,
+    /// The body's length when whole.
+    pub(super) len: usize,
+    pub(super) body: &'a [u8],
+    /// The message and everything behind it.
+    pub(super) rest: &'a [u8],
+}
+
+impl<'a> Message<'a> {
+    #[inline]
+    pub(super) fn new(tag: u8, len: usize, rest: &'a [u8]) -> Self {
+        let body = rest.get(HEADER..).unwrap_or_default();
+        Self { tag, len, body: body.get(..len).unwrap_or(body), rest }
+    }
+
+    #[inline]
+    pub(super) fn is_whole(&self) -> bool {
+        self.body.len() == self.len
+    }
+}

@@ -2,28 +2,42 @@
 //!
 //! | file | what it knows |
 //! |---|---|
-//! | [`session`](Session) | the life of a connection, from the first packet to the last error |
-//! | `request` | the client's messages: units, admission, rejection |
+//! | [`session`](Session) | the life of a connection: its stages |
+//! | `greeting`, `startup` | the client's first packets |
+//! | `dial` | what the backend is dialled for, and what comes of it |
+//! | `authentication` | whose move it is while a session starts |
+//! | `request` | the client's messages: units |
+//! | `request::admission` | whether a unit passes |
+//! | `request::simple`, `request::extended` | the two kinds of unit |
+//! | `request::doom`, `request::missing` | what a rejected BEGIN and a rejected Parse leave behind |
 //! | `response` | the server's messages: verdicts, transaction status |
 //! | `units` | what is owed to the client, in order |
 //! | `ledger` | that every call ends exactly once |
-//! | `message`, `startup`, `report`, `statement` | bytes |
+//! | `local`, `fatal`, `reply` | what fusewire says itself: in its turn, at the end, as bytes |
+//! | `message`, `report` | the bytes of messages and of errors |
+//! | `statement`, `names`, `lost` | the little that is known of SQL, of names of statements, of what was rejected |
 //! | `empty` | empty queries that are answered here |
-//! | `reply` | the messages that are ours |
 //! | [`classify`] | the verdict table |
 //! | `cancel` | where cancel requests go |
 //! | [`check`] | how a server is asked whether it works |
 //! | [`encryption`] | what TLS changes in the above |
 
+mod authentication;
 mod cancel;
 pub mod check;
 pub mod classify;
+mod dial;
 mod empty;
 pub mod encryption;
+mod fatal;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
+mod greeting;
 mod ledger;
+mod local;
+mod lost;
 mod message;
+mod names;
 mod reply;
 mod report;
 mod request;

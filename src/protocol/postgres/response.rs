@@ -168,8 +168,7 @@ impl Session {
                 };
             }
             b'E' => {
-                let starting = self.queue.peek().is_some_and(|head| head.kind == Kind::Startup);
-                if starting && len > STARTUP_ERROR_MAX {
+                if self.queue.is_starting() && len > STARTUP_ERROR_MAX {
                     return self.bare_text(now);
                 }
                 return self.relay(now, len, Reading::Error(Box::default()));
@@ -185,7 +184,7 @@ impl Session {
             return Step::Again;
         };
         if head.kind == Kind::Startup {
-            return self.greeting(now, tag, len, rest);
+            return self.startup(now, tag, len, rest);
         }
         if head.kind == Kind::Extended && matches!(tag, b'1' | b'2' | b'3' | b'n' | b'T' | b's' | b'I' | b'C')
         {
@@ -217,7 +216,7 @@ impl Session {
     }
 
     /// A message during startup.
-    fn greeting(&mut self, now: Instant, tag: u8, len: usize, rest: &[u8]) -> Step {
+    fn startup(&mut self, now: Instant, tag: u8, len: usize, rest: &[u8]) -> Step {
         match tag {
             b'R' => {
                 let Some(kind) = rest.get(HEADER..HEADER + 4) else { return Step::Hold };
@@ -227,10 +226,7 @@ impl Session {
                 }
                 // Ok and SASLFinal are statements, everything else is a question.
                 if !matches!(kind, [0, 0, 0, 0 | 12]) {
-                    self.client.challenges = self.client.challenges.saturating_add(1);
-                    if self.client_owes() {
-                        self.probe_owed(false);
-                    }
+                    self.challenged();
                 }
                 let body = rest.get(HEADER..HEADER + len).unwrap_or_default();
                 if offers && let Some(message) = without_binding(body) {
@@ -331,7 +327,7 @@ impl Session {
 
     /// A header that cannot be followed.
     fn misframed(&mut self, now: Instant, framing: Framing) -> Step {
-        let starting = self.queue.peek().is_some_and(|head| head.kind == Kind::Startup);
+        let starting = self.queue.is_starting();
         match framing {
             // Whatever answers a startup like this is no Postgres.
             Framing::Unknown if starting && !self.server.foreign => {

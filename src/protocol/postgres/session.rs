@@ -1,25 +1,26 @@
-//! The life of one client connection: first packets, dial, relay, end.
+//! The life of one client connection: its stages, and the events that lead from one to the next.
 //!
-//! Absent on purpose: what client and server messages mean while bytes flow, which is in `request` and
-//! `response`.
+//! Absent on purpose: the client's first packets (`greeting`), the dial and what comes of it (`dial`), what client and
+//! server messages mean while bytes flow (`request`, `response`), and the words of the errors that end a session
+//! (`fatal`).
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Settings;
-use super::encryption::{self, Legs, Offer};
-use super::ledger::{Account, Ledger};
-use super::reply::{self, Gravity, Reply};
+use super::authentication::Authentication;
+use super::dial::Purpose;
+use super::encryption::{self, Legs};
+use super::ledger::Ledger;
+use super::local::Local;
 use super::request::Client;
 use super::response::Server;
-use super::startup::{self, Packet};
-use super::units::{Flight, Kind, Local, Queue};
-use crate::breaker::{CallKind, Cause, Fault, Verdict};
-use crate::config::SqlState;
-use crate::gate::{Lane, Permit, Rejection};
+use super::units::{Kind, Queue};
+use crate::breaker::{Cause, Fault, Verdict};
+use crate::gate::{Lane, Permit};
 use crate::metrics::Counter;
-use crate::protocol::{self, Phase, Plan, REPLY_CHUNK, Target, Wait};
+use crate::protocol::{self, Phase, Plan, REPLY_CHUNK, Wait};
 
 /// How long a cancel request may take from its connect to the server's close.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -33,6 +34,7 @@ pub struct Session {
     pub(super) queue: Queue,
     pub(super) client: Client,
     pub(super) server: Server,
+    pub(super) authentication: Authentication,
     /// The backend's resolved address, and the pid and key under which it is entered in [`super::Cancels`].
     pub(super) peer: Option<SocketAddr>,
     pub(super) entered: Option<(Box<[u8]>, SocketAddr)>,
@@ -77,17 +79,6 @@ pub(super) enum Stage {
     Abort,
 }
 
-/// What a dial is for.
-#[derive(Debug)]
-pub(super) enum Purpose {
-    /// A session, whose startup packet has this length.
-    Startup { len: usize, permit: Box<Permit> },
-    /// A client's TLS handshake with the server, or the request for one.
-    Passthrough { permit: Box<Permit> },
-    /// A cancel request of this length.
-    Cancel { len: usize, target: Target },
-}
-
 impl Session {
     /// A session for a connection that has just been accepted.
     pub fn new(lane: Lane, settings: Arc<Settings>) -> Self {
@@ -98,6 +89,7 @@ impl Session {
             queue: Queue::default(),
             client: Client::default(),
             server: Server::default(),
+            authentication: Authentication::default(),
             peer: None,
             entered: None,
             replication: false,
@@ -109,153 +101,6 @@ impl Session {
 
     pub(super) fn lane(&self) -> &Lane {
         self.ledger.lane()
-    }
-
-    /// Reads first packets until one leads on.
-    fn greet(&mut self, now: Instant, input: &[u8], plan: &mut Plan) {
-        while let Stage::Greeting { ssl, gss } = &mut self.stage {
-            let asked = match startup::read(input.get(plan.consumed()..).unwrap_or_default()) {
-                Packet::Partial => return,
-                Packet::Ssl if !*ssl && self.settings.offer() == Offer::Tls => {
-                    plan.drop(startup::REQUEST);
-                    if plan.consumed() < input.len() {
-                        // Whoever injects bytes behind the request must not have them taken for what comes
-                        // encrypted (CVE-2021-23214); and an error before the handshake would be unencrypted, too.
-                        return self.hang_up();
-                    }
-                    self.queue.reply(Local::Encryption);
-                    self.stage = Stage::Securing { direct: false };
-                    return;
-                }
-                Packet::Ssl if !*ssl && self.settings.offer() == Offer::Passthrough => return self.pass(now),
-                Packet::Ssl => ssl,
-                Packet::Gss => gss,
-                Packet::DirectTls => {
-                    let first = !*ssl && !*gss && plan.consumed() == 0;
-                    return match (self.settings.offer(), encryption::hello(input)) {
-                        (Offer::Tls, Some(_)) if first => self.stage = Stage::Securing { direct: true },
-                        (Offer::Passthrough, Some(true)) if first => self.pass(now),
-                        (Offer::Passthrough, Some(false)) if first => {}
-                        _ => self.hang_up(),
-                    };
-                }
-                Packet::Malformed(why) => return self.client_malformed(why),
-                Packet::Cancel { len, key } => {
-                    let target = self.settings.cancels.find(key).map_or(Target::Aside, Target::Exactly);
-                    self.stage = Stage::Dialling(Purpose::Cancel { len, target });
-                    return;
-                }
-                Packet::Startup { .. } if self.settings.tls_required() && !self.legs.client => {
-                    return self.refuse_plain();
-                }
-                Packet::Startup { len, native, replication } => {
-                    self.replication = replication;
-                    self.server.foreign = !native;
-                    return self.start(now, len);
-                }
-            };
-            if std::mem::replace(asked, true) {
-                return self.client_malformed("encryption was asked for twice");
-            }
-            plan.drop(startup::REQUEST);
-            self.queue.reply(Local::NoEncryption);
-        }
-    }
-
-    /// Lets the client speak TLS with the server itself. While open there is nothing to say to it: an error to a
-    /// request for encryption is not read, and behind it only the server could be understood.
-    fn pass(&mut self, now: Instant) {
-        self.stage = match self.ledger.lane().admit(now, CallKind::Connect) {
-            Ok(permit) => Stage::Dialling(Purpose::Passthrough { permit: Box::new(permit) }),
-            Err(_) => Stage::Finish,
-        };
-    }
-
-    /// Closes on a client that breaks the protocol where no error can be sent.
-    fn hang_up(&mut self) {
-        self.lane().add(Counter::ClientMalformed, 1);
-        self.stage = Stage::Finish;
-    }
-
-    /// What a server says whose `pg_hba.conf` has nothing but `hostssl`. libpq's `sslmode=allow` then tries TLS.
-    fn refuse_plain(&mut self) {
-        let message = format!("backend '{}' takes no connection without TLS", self.settings.backend);
-        let fatal = Reply {
-            gravity: Gravity::Fatal,
-            code: "28000",
-            message: &message,
-            detail: "",
-            hint: "connect with sslmode=require or stricter",
-        };
-        self.end_with(fatal.bytes());
-    }
-
-    fn start(&mut self, now: Instant, len: usize) {
-        let lane = self.ledger.lane();
-        let answer = if self.replication {
-            lane.admit_ineligible(now, CallKind::Startup)
-        } else {
-            lane.admit(now, CallKind::Startup)
-        };
-        match answer {
-            Ok(permit) => {
-                let permit = Box::new(permit);
-                self.stage = Stage::Dialling(Purpose::Startup { len, permit });
-            }
-            Err(rejection) => self.refuse_session(now, &rejection, self.settings.reject_connect()),
-        }
-    }
-
-    /// Ends the session with the words of a rejection, when all that is owed before has been sent.
-    pub(super) fn refuse_session(&mut self, now: Instant, rejection: &Rejection, code: SqlState) {
-        let fatal = Reply {
-            gravity: Gravity::Fatal,
-            code: code.as_str(),
-            message: &rejection.words,
-            detail: &rejection.cause,
-            hint: &rejection.hint(now).to_string(),
-        };
-        let bytes = fatal.bytes();
-        self.end_with(bytes);
-    }
-
-    /// Ends the session with a protocol error, when all that is owed before has been sent.
-    pub(super) fn client_malformed(&mut self, why: &str) {
-        self.lane().add(Counter::ClientMalformed, 1);
-        let fatal = Reply { gravity: Gravity::Fatal, code: "08P01", message: why, detail: "", hint: "" };
-        self.end_with(fatal.bytes());
-    }
-
-    /// Queues the session's last message.
-    pub(super) fn end_with(&mut self, fatal: Box<[u8]>) {
-        self.queue.reply(Local::Fatal(fatal));
-        self.client.is_over = true;
-        if self.queue.flights() == 0 && self.server.at_boundary() {
-            self.stage = Stage::Finish;
-        }
-    }
-
-    /// The backend has failed: one failure for whatever is in flight, and a native error if no message to the
-    /// client is half sent.
-    pub(super) fn backend_failed(&mut self, now: Instant, cause: Cause) {
-        let starting = self.queue.peek().is_some_and(|head| head.kind == Kind::Startup);
-        let refused = self.settings.reject_connect();
-        let code = if starting { refused.as_str() } else { "08006" };
-        let message = format!("backend '{}' has failed ({cause})", self.settings.backend);
-        let fatal = Reply {
-            gravity: Gravity::Fatal,
-            code,
-            message: &message,
-            detail: if starting { "The session did not start." } else { UNKNOWN_OUTCOME },
-            hint: "connect again",
-        };
-        let fatal = fatal.bytes();
-        self.fail_flights(now, cause);
-        if self.server.at_boundary() {
-            self.end_with(fatal);
-        } else {
-            self.stage = Stage::Abort;
-        }
     }
 
     /// Ends all calls in flight: one dead connection is one failure, however many there were.
@@ -296,7 +141,7 @@ impl Session {
             && self.server.at_boundary()
             && self.client.is_idle();
         if self.draining && idle {
-            self.end_with(SHUTDOWN.bytes());
+            self.shut_down();
         }
     }
 
@@ -310,50 +155,7 @@ impl Session {
             permit.record(now, Verdict::Failure(fault.into()));
         }
     }
-
-    fn local_fault(&mut self) {
-        self.lane().add(Counter::LocalFaults, 1);
-        let message = format!("no connection to backend '{}' could be made", self.settings.backend);
-        let fatal = Reply {
-            gravity: Gravity::Fatal,
-            code: "53300",
-            message: &message,
-            detail: "The proxy's machine is out of descriptors, ports or memory.",
-            hint: "try again",
-        };
-        self.end_with(fatal.bytes());
-    }
-
-    /// What the server itself says when its connections are used up.
-    fn full(&mut self, limit: u32) {
-        let detail =
-            format!("fusewire gives backend '{}' no more than {limit} connections.", self.settings.backend);
-        let fatal = Reply {
-            gravity: Gravity::Fatal,
-            code: "53300",
-            message: "sorry, too many clients already",
-            detail: &detail,
-            hint: "try again",
-        };
-        self.end_with(fatal.bytes());
-    }
-
-    fn connect_failed(&mut self, fault: Fault) {
-        let code = self.settings.reject_connect();
-        let message = format!("backend '{}' cannot be reached ({fault})", self.settings.backend);
-        let fatal = Reply {
-            gravity: Gravity::Fatal,
-            code: code.as_str(),
-            message: &message,
-            detail: &fault.to_string(),
-            hint: "try again",
-        };
-        let bytes = fatal.bytes();
-        self.end_with(bytes);
-    }
 }
-
-const UNKNOWN_OUTCOME: &str = "Whether the statement in flight took effect is unknown.";
 
 impl protocol::Session for Session {
     fn on_client(&mut self, now: Instant, input: &[u8], drained: bool, plan: &mut Plan) {
@@ -405,48 +207,18 @@ impl protocol::Session for Session {
         }
         let begin = out.len();
         let code = self.settings.reject_query();
-        let code = code.as_str();
         while out.len() - begin < REPLY_CHUNK
             && let Some(local) = self.queue.local()
         {
-            match local {
-                Local::NoEncryption => out.push(reply::NO_ENCRYPTION),
-                Local::Encryption => out.push(reply::ENCRYPTION),
-                Local::Refusal(rejection) => write_refusal(now, rejection, code, out),
-                Local::Missing => MISSING.write(out),
-                Local::Undone => Reply { code, ..UNDONE }.write(out),
-                Local::RolledBack => out.extend_from_slice(reply::ROLLBACK),
-                Local::Ready(n) => {
-                    out.extend_from_slice(reply::READY);
-                    *n -= 1;
-                    if *n > 0 {
-                        continue;
-                    }
-                }
-                Local::Empty(answer, n) => {
-                    out.extend_from_slice(answer);
-                    out.extend_from_slice(reply::READY);
-                    *n -= 1;
-                    if *n > 0 {
-                        continue;
-                    }
-                }
-                Local::Refused(rejection, n) => {
-                    write_refusal(now, rejection, code, out);
-                    out.extend_from_slice(reply::READY);
-                    *n -= 1;
-                    if *n > 0 {
-                        continue;
-                    }
-                }
-                Local::Fatal(bytes) => {
-                    out.extend_from_slice(bytes);
-                    self.stage = Stage::Finish;
-                    self.ignore_flights(now);
-                    return;
-                }
+            let is_last = matches!(local, Local::Fatal(_));
+            if local.write(now, code.as_str(), out) {
+                self.queue.local_sent();
             }
-            self.queue.local_sent();
+            if is_last {
+                self.stage = Stage::Finish;
+                self.ignore_flights(now);
+                return;
+            }
         }
         self.drain_if_idle();
     }
@@ -455,10 +227,7 @@ impl protocol::Session for Session {
         match &self.stage {
             Stage::Greeting { .. } => Phase::Idle,
             Stage::Securing { .. } => Phase::Secure,
-            Stage::Dialling(Purpose::Startup { .. } | Purpose::Passthrough { .. }) => {
-                Phase::Dial(Target::Backend)
-            }
-            Stage::Dialling(Purpose::Cancel { target, .. }) => Phase::Dial(*target),
+            Stage::Dialling(purpose) => Phase::Dial(purpose.target()),
             Stage::Cancelling(_) | Stage::Passing(_) | Stage::Opaque | Stage::Ending => Phase::Relay,
             // The last word of ours waits for the backend's replies before it, or for the end of a message.
             Stage::Relay if self.client.is_over && self.queue.flights() == 0 && self.server.at_boundary() => {
@@ -478,7 +247,7 @@ impl protocol::Session for Session {
             Stage::Cancelling(_) => Wait::Backend(CANCEL_TIMEOUT),
             Stage::Relay => match self.queue.peek() {
                 Some(head) if head.kind == Kind::Startup => {
-                    if self.client_owes() {
+                    if self.authentication.client_owes() {
                         Wait::Client(handshake)
                     } else {
                         Wait::Backend(handshake)
@@ -510,71 +279,19 @@ impl protocol::Session for Session {
     }
 
     fn on_connected(&mut self, now: Instant, peer: Option<SocketAddr>) {
-        self.peer = peer;
-        match std::mem::replace(&mut self.stage, Stage::Relay) {
-            Stage::Dialling(Purpose::Startup { len, permit }) => {
-                self.client.expect_startup(len, permit.generation());
-                let start = permit.start();
-                let mut flight = Flight::new(Kind::Startup, Account::Permit(permit), start, false);
-                flight.whole = true;
-                self.queue.launch(flight);
-            }
-            Stage::Dialling(Purpose::Passthrough { permit }) => self.stage = Stage::Passing(permit),
-            Stage::Dialling(Purpose::Cancel { len, .. }) => {
-                self.lane().add(Counter::Cancels, 1);
-                self.stage = Stage::Cancelling(len);
-            }
-            other => self.stage = other,
-        }
-        self.ledger.flush(now);
+        self.dial_succeeded(now, peer);
     }
 
     fn on_connect_failed(&mut self, now: Instant, fault: Option<Fault>) {
-        match std::mem::replace(&mut self.stage, Stage::Finish) {
-            Stage::Dialling(Purpose::Startup { permit, .. }) => match fault {
-                Some(fault) => {
-                    permit.record(now, Verdict::Failure(fault.into()));
-                    self.connect_failed(fault);
-                }
-                None => {
-                    permit.record(now, Verdict::Ignored);
-                    self.local_fault();
-                }
-            },
-            Stage::Dialling(Purpose::Passthrough { permit }) => {
-                if fault.is_none() {
-                    self.lane().add(Counter::LocalFaults, 1);
-                }
-                permit.record(now, fault.map_or(Verdict::Ignored, |fault| Verdict::Failure(fault.into())));
-            }
-            // A server that cannot be reached closes a cancel request without an answer, too.
-            Stage::Dialling(Purpose::Cancel { .. }) => {
-                if fault.is_none() {
-                    self.lane().add(Counter::LocalFaults, 1);
-                }
-            }
-            other => self.stage = other,
-        }
+        self.dial_failed(now, fault);
     }
 
     fn on_queued(&mut self, queued: bool) {
-        if let Stage::Dialling(Purpose::Startup { permit, .. } | Purpose::Passthrough { permit }) =
-            &self.stage
-        {
-            permit.set_owed(!queued);
-        }
+        self.dial_queued(queued);
     }
 
     fn on_full(&mut self, now: Instant, limit: u32) {
-        match std::mem::replace(&mut self.stage, Stage::Finish) {
-            Stage::Dialling(Purpose::Startup { permit, .. }) => {
-                permit.record(now, Verdict::Ignored);
-                self.full(limit);
-            }
-            // There is nothing to say to a client that talks to the server's own TLS.
-            Stage::Dialling(Purpose::Passthrough { permit }) => permit.record(now, Verdict::Ignored),
-            other => self.stage = other,
-        }
+        self.dial_refused(now, limit);
     }
 
     fn queued(&self) -> Option<Instant> {
@@ -620,18 +337,9 @@ impl protocol::Session for Session {
             Stage::Abort => return,
             _ => return self.silenced(now, Fault::Timeout),
         }
-        let starting = self.queue.peek().is_some_and(|head| head.kind == Kind::Startup);
-        if starting && self.client_owes() {
+        if self.queue.is_starting() && self.authentication.client_owes() {
             self.ignore_flights(now);
-            // The server's own words after its authentication_timeout.
-            let fatal = Reply {
-                gravity: Gravity::Fatal,
-                code: "57014",
-                message: "canceling authentication due to timeout",
-                detail: "",
-                hint: "",
-            };
-            self.end_with(fatal.bytes());
+            self.authentication_timed_out();
             if !matches!(self.stage, Stage::Finish) {
                 self.stage = Stage::Abort;
             }
@@ -654,7 +362,7 @@ impl protocol::Session for Session {
             Stage::Relay => {
                 self.ignore_flights(now);
                 if self.server.at_boundary() {
-                    self.end_with(SHUTDOWN.bytes());
+                    self.shut_down();
                 } else {
                     self.stage = Stage::Abort;
                 }
@@ -662,42 +370,6 @@ impl protocol::Session for Session {
             _ => self.stage = Stage::Finish,
         }
     }
-}
-
-/// The server's own words when it is shut down.
-const SHUTDOWN: Reply<'_> = Reply {
-    gravity: Gravity::Fatal,
-    code: "57P01",
-    message: "terminating connection due to administrator command",
-    detail: "",
-    hint: "",
-};
-
-const MISSING: Reply<'_> = Reply {
-    gravity: Gravity::Error,
-    code: "26000",
-    message: "prepared statement does not exist",
-    detail: "Its Parse was rejected while the backend was open.",
-    hint: "prepare it again",
-};
-
-const UNDONE: Reply<'_> = Reply {
-    gravity: Gravity::Error,
-    code: "57000",
-    message: "there is nothing to commit",
-    detail: "The transaction's BEGIN was rejected while the backend was open.",
-    hint: "begin the transaction again",
-};
-
-fn write_refusal(now: Instant, rejection: &Rejection, code: &str, out: &mut Vec<u8>) {
-    let error = Reply {
-        gravity: Gravity::Error,
-        code,
-        message: &rejection.words,
-        detail: &rejection.cause,
-        hint: &rejection.hint(now).to_string(),
-    };
-    error.write(out);
 }
 
 impl Drop for Session {

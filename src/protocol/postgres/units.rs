@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use super::ledger::{Account, Ledger};
-use crate::gate::Rejection;
+use super::local::Local;
 
 /// The replies owed.
 #[derive(Debug, Default)]
@@ -98,32 +98,6 @@ impl Flight {
             permit.set_owed(owed);
         }
     }
-}
-
-/// A reply of our own.
-#[derive(Debug)]
-pub(super) enum Local {
-    /// No encryption is to be had.
-    NoEncryption,
-    /// The handshake may begin.
-    Encryption,
-    /// So many rejected units, an error and a ReadyForQuery each: a count, because a client that writes its whole
-    /// pipeline before it reads must not make us store a reply for each.
-    Refused(Box<Rejection>, u64),
-    /// The error of a rejected extended run; its ReadyForQuery comes with the Sync.
-    Refusal(Box<Rejection>),
-    /// The error of an extended run that uses a statement whose Parse was rejected.
-    Missing,
-    /// The error of a COMMIT whose BEGIN was rejected.
-    Undone,
-    /// The answer to a ROLLBACK whose BEGIN was rejected.
-    RolledBack,
-    /// This answer and a ReadyForQuery, so many times.
-    Empty(Vec<u8>, u64),
-    /// So many ReadyForQuery by themselves.
-    Ready(u64),
-    /// An error that ends the session.
-    Fatal(Box<[u8]>),
 }
 
 /// What a CopyInResponse means for the client's side.
@@ -219,6 +193,11 @@ impl Queue {
             Some(Entry::Flight(flight)) => Some(flight),
             _ => None,
         }
+    }
+
+    /// Whether the startup is what the backend owes.
+    pub(super) fn is_starting(&self) -> bool {
+        self.peek().is_some_and(|head| head.kind == Kind::Startup)
     }
 
     /// The last flight, if nothing comes after it.
