@@ -1,9 +1,12 @@
 //! Settings that are written back, and changes of some of them.
 
+use std::time::Duration;
+
+use proptest::prelude::*;
 use serde_json::{Map, Value as Json, json};
 
 use super::super::effective::settings;
-use super::super::settings::{Key, Kind};
+use super::super::settings::{Key, Kind, SETTINGS, Scope};
 use super::*;
 
 fn backend(spec: &str) -> Backend {
