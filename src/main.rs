@@ -21,6 +21,10 @@ use fusewire::telemetry;
 /// How long the end waits for the log to be written.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
+/// Every connection begins with aligned blocks, which it serves without loss (docs/adr/0027).
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     match Cli::parse().into_command() {
         Command::Run(inputs) => run(&inputs),
