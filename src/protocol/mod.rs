@@ -9,6 +9,7 @@
 
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
+mod limit;
 mod plan;
 pub mod postgres;
 pub mod proxy_protocol;
@@ -17,6 +18,7 @@ pub mod redis;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+pub(crate) use limit::Limit;
 pub use plan::{Plan, Span};
 
 use crate::breaker::Fault;

@@ -58,6 +58,7 @@ pub use session::Session;
 
 use arc_swap::ArcSwap;
 
+use super::Limit;
 use crate::config;
 use encryption::Offer;
 
@@ -66,6 +67,8 @@ use encryption::Offer;
 pub struct Settings {
     backend: Arc<str>,
     live: ArcSwap<Live>,
+    response: Limit,
+    handshake: Limit,
     cancels: Arc<Cancels>,
 }
 
@@ -75,8 +78,6 @@ struct Live {
     reject_connect: config::SqlState,
     reject_query: config::SqlState,
     answers_empty: bool,
-    response: Option<Duration>,
-    handshake: Duration,
     verdicts: Arc<classify::Table>,
     offer: Offer,
     /// Clients without TLS are refused.
@@ -84,13 +85,11 @@ struct Live {
 }
 
 impl Live {
-    fn new(postgres: &config::Postgres, timeouts: &config::Timeouts, tls: &config::Tls) -> Self {
+    fn new(postgres: &config::Postgres, tls: &config::Tls) -> Self {
         Self {
             reject_connect: postgres.reject_connect_code,
             reject_query: postgres.reject_query_code,
             answers_empty: postgres.answer_empty_queries,
-            response: timeouts.response,
-            handshake: timeouts.handshake,
             verdicts: Arc::new(classify::Table::new(&postgres.verdicts)),
             offer: Offer::of(tls),
             tls_required: tls.required,
@@ -106,14 +105,17 @@ impl Settings {
         timeouts: &config::Timeouts,
         tls: &config::Tls,
     ) -> Self {
-        let live = ArcSwap::from_pointee(Live::new(postgres, timeouts, tls));
-        Self { backend, live, cancels: Arc::default() }
+        let live = ArcSwap::from_pointee(Live::new(postgres, tls));
+        let (response, handshake) = (Limit::new(timeouts.response), Limit::new(Some(timeouts.handshake)));
+        Self { backend, live, response, handshake, cancels: Arc::default() }
     }
 
     /// Takes new settings, which the present sessions obey from their next call on. Cancel requests go on finding
     /// them.
     pub fn adopt(&self, postgres: &config::Postgres, timeouts: &config::Timeouts, tls: &config::Tls) {
-        self.live.store(Arc::new(Live::new(postgres, timeouts, tls)));
+        self.live.store(Arc::new(Live::new(postgres, tls)));
+        self.response.set(timeouts.response);
+        self.handshake.set(Some(timeouts.handshake));
     }
 
     /// Where the sessions' cancel requests go.
@@ -139,11 +141,11 @@ impl Settings {
     }
 
     fn response(&self) -> Option<Duration> {
-        self.live.load().response
+        self.response.get()
     }
 
     fn handshake(&self) -> Duration {
-        self.live.load().handshake
+        self.handshake.get().unwrap_or(Duration::MAX)
     }
 
     fn offer(&self) -> Offer {

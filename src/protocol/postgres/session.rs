@@ -202,7 +202,11 @@ impl protocol::Session for Session {
     }
 
     fn replies(&mut self, now: Instant, out: &mut Vec<u8>) {
-        if !self.server.at_boundary() || matches!(self.stage, Stage::Abort | Stage::Opaque | Stage::Ending) {
+        let may_end = self.draining || self.queue.local_is_due();
+        if !may_end
+            || !self.server.at_boundary()
+            || matches!(self.stage, Stage::Abort | Stage::Opaque | Stage::Ending)
+        {
             return;
         }
         let begin = out.len();

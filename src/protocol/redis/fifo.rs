@@ -355,6 +355,12 @@ impl Fifo {
         }
     }
 
+    /// Whether the next thing owed is a reply of fusewire's own.
+    #[inline]
+    pub(super) fn local_is_due(&self) -> bool {
+        matches!(self.entries.front(), Some(Entry::Local(_)))
+    }
+
     /// Takes the local reply off the head.
     pub(super) fn take_local(&mut self) -> Option<Local> {
         match self.entries.front() {

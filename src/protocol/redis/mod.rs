@@ -34,6 +34,7 @@ pub use session::Session;
 
 use arc_swap::ArcSwap;
 
+use super::Limit;
 use crate::config;
 use named::Named;
 
@@ -42,6 +43,7 @@ use named::Named;
 pub struct Settings {
     backend: Arc<str>,
     live: ArcSwap<Live>,
+    response: Limit,
     /// Whether `live` names commands that may take any time: asked for each read, and cheaper to ask.
     names_unbounded: AtomicBool,
     /// The end of a CLIENT PAUSE that went through one of the sessions: until then nobody gets a reply.
@@ -59,7 +61,6 @@ struct Live {
     verdicts: Arc<classify::Table>,
     /// Errors of scripts say nothing.
     ignore_script_errors: bool,
-    response: Option<Duration>,
     handshake: Duration,
 }
 
@@ -71,7 +72,6 @@ impl Live {
             unbounded: Named::new(&redis.unbounded_commands),
             ignore_script_errors: redis.ignore_script_errors,
             verdicts: Arc::new(classify::Table::new(&redis.verdicts)),
-            response: timeouts.response,
             // A handshake step is a reply like any other, so the nearer of the two deadlines holds.
             handshake: timeouts.response.map_or(timeouts.handshake, |limit| limit.min(timeouts.handshake)),
         }
@@ -83,7 +83,8 @@ impl Settings {
     pub fn new(backend: Arc<str>, redis: &config::Redis, timeouts: &config::Timeouts) -> Self {
         let live = Live::new(redis, timeouts);
         let names_unbounded = AtomicBool::new(!live.unbounded.is_empty());
-        Self { backend, live: ArcSwap::from_pointee(live), names_unbounded, paused: Mutex::new(None) }
+        let (live, response) = (ArcSwap::from_pointee(live), Limit::new(timeouts.response));
+        Self { backend, live, response, names_unbounded, paused: Mutex::new(None) }
     }
 
     /// Takes new settings, which the present sessions obey from their next call on.
@@ -92,6 +93,7 @@ impl Settings {
         let names_unbounded = !live.unbounded.is_empty();
         self.live.store(live);
         self.names_unbounded.store(names_unbounded, Ordering::Release);
+        self.response.set(timeouts.response);
     }
 
     /// Whether the settings in force name commands that may take any time.
@@ -109,7 +111,7 @@ impl Settings {
     }
 
     fn response(&self) -> Option<Duration> {
-        self.live.load().response
+        self.response.get()
     }
 
     fn handshake(&self) -> Duration {

@@ -427,6 +427,9 @@ impl protocol::Session for Session {
     }
 
     fn replies(&mut self, now: Instant, out: &mut Vec<u8>) {
+        if !self.draining && !self.fifo.local_is_due() {
+            return;
+        }
         let before = out.len();
         while out.len() - before < protocol::REPLY_CHUNK {
             let Some(local) = self.fifo.take_local() else { break };
