@@ -8,10 +8,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::Mutex;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use std::{env, fs, io};
 
 use socket2::{Domain, Socket, Type};
+
+use crate::until::awake;
 
 /// The path of a program, from the newest `/usr/lib/postgresql/*/bin`, from `PATH`, or from `/usr/sbin`, which is not on
 /// everybody's `PATH`.
@@ -150,12 +152,12 @@ pub fn run_with_input(command: &mut Command, input: &[u8]) -> Output {
     };
     let stdout = collect(stdout.map(|pipe| Box::new(pipe) as _));
     let stderr = collect(stderr.map(|pipe| Box::new(pipe) as _));
-    let deadline = Instant::now() + LIMIT;
+    let deadline = awake() + LIMIT;
     let mut pause = Duration::from_millis(1);
     let status = loop {
         match child.try_wait().expect("a child to wait for") {
             Some(status) => break status,
-            None if Instant::now() > deadline => {
+            None if awake() > deadline => {
                 child.kill().ok();
                 child.wait().ok();
                 let (out, err) = (stdout.join().unwrap_or_default(), stderr.join().unwrap_or_default());

@@ -21,7 +21,7 @@ use tokio_postgres::{Client, Config, Error, IsolationLevel, NoTls, Statement};
 use super::judge::{Figure, Judge};
 use super::random::Random;
 use crate::Postgres;
-use crate::until::PATIENCE;
+use crate::until::{PATIENCE, awake};
 
 const ACCOUNTS: u64 = 8;
 const START: i64 = 1000;
@@ -172,7 +172,18 @@ impl Teller {
     async fn work(mut self) {
         while !self.judge.is_over() {
             // Longer than anything may take; then it hangs.
-            match timeout(3 * PATIENCE, self.session()).await {
+            let deadline = awake() + 3 * PATIENCE;
+            let ended = {
+                let session = self.session();
+                pin_mut!(session);
+                loop {
+                    match timeout(PATIENCE, &mut session).await {
+                        Err(_) if awake() < deadline => {}
+                        ended => break ended,
+                    }
+                }
+            };
+            match ended {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => {
                     self.excuse("session", &error);

@@ -144,11 +144,16 @@ impl Connection {
         self.buffer.drain(..self.start);
         self.start = 0;
         let mut piece = [0; 16 * 1024];
-        match self.stream.read(&mut piece)? {
-            0 => Err(ErrorKind::UnexpectedEof.into()),
-            n => {
-                self.buffer.extend_from_slice(&piece[..n]);
-                Ok(())
+        loop {
+            match self.stream.read(&mut piece) {
+                Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+                Ok(n) => {
+                    self.buffer.extend_from_slice(&piece[..n]);
+                    return Ok(());
+                }
+                // This process was stopped and goes on; nothing was lost.
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
             }
         }
     }
