@@ -7,6 +7,7 @@
 //! | [`history`] | what Redis clients have been told, and what a server may therefore hold |
 //! | [`redis_checker`] | clients that write and read numbered values: pipelines, MULTI, WATCH, databases, users |
 //! | [`postgres_checker`] | clients that transfer money: serialisable and read committed, prepared, pipelined, COPY |
+//! | [`pair`] | two Redis servers that can fail over |
 //! | [`island`] | a Redis behind a network that can be cut |
 //! | [`stage`] | the servers, fusewire and the checkers together |
 //! | [`faults`] | what happens to the servers |
@@ -19,6 +20,7 @@ pub mod faults;
 pub mod history;
 pub mod island;
 pub mod judge;
+pub mod pair;
 pub mod postgres_checker;
 pub mod random;
 pub mod redis_checker;

@@ -1,19 +1,13 @@
 //! The servers, fusewire in front of them, and the checkers at work.
 
-use std::fs;
-use std::os::unix::fs::symlink;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::thread::sleep;
-use std::time::Duration;
-
-use tempfile::TempDir;
 
 use super::faults::{FAULTS, Fault, Target};
 use super::history::{self, Promise, directly};
 use super::island::Island;
 use super::judge::Judge;
+use super::pair::Pair;
 use super::postgres_checker::{self, PostgresChecker};
 use super::random::Random;
 use super::redis_checker::{DATABASES, RedisChecker, users};
@@ -56,69 +50,6 @@ pub struct Stage {
     deck: Vec<Fault>,
 }
 
-/// A primary and its replica, and the address that clients know.
-#[derive(Debug)]
-pub struct Pair {
-    servers: [Redis; 2],
-    primary: usize,
-    link: PathBuf,
-    _dir: TempDir,
-}
-
-impl Pair {
-    fn start() -> Self {
-        let args: Vec<String> = users()
-            .into_iter()
-            .chain(["--masteruser", "admin", "--masterauth", super::redis_checker::ADMIN].map(str::to_owned))
-            .chain(["--repl-diskless-sync-delay", "0"].map(str::to_owned))
-            .collect();
-        let args: Vec<&str> = args.iter().map(String::as_str).collect();
-        let servers = [Redis::with(&args), Redis::with(&args)];
-        let dir = TempDir::with_prefix("fusewire-pair-").expect("a temporary directory");
-        let pair = Self { servers, primary: 0, link: dir.path().join("current.sock"), _dir: dir };
-        pair.point();
-        pair.follow(1);
-        pair
-    }
-
-    /// The primary.
-    pub fn primary(&self) -> &Redis {
-        &self.servers[self.primary]
-    }
-
-    /// The primary dies, its replica takes its place and its address; then the dead one comes back as the replica.
-    pub fn fail_over(&mut self, pause: Duration) {
-        let old = self.primary;
-        self.servers[old].kill();
-        sleep(pause);
-        self.primary = 1 - old;
-        directly(self.primary().addr(), &["REPLICAOF", "NO", "ONE"]).expect("a promotion");
-        self.point();
-        sleep(pause);
-        self.servers[old].restart();
-        self.follow(old);
-    }
-
-    /// Clients find the primary here from now on.
-    fn point(&self) {
-        let new = self.link.with_extension("new");
-        symlink(self.primary().unix(), &new).expect("a link");
-        fs::rename(&new, &self.link).expect("a link");
-    }
-
-    fn follow(&self, replica: usize) {
-        let (port, addr) = (self.primary().port().to_string(), self.servers[replica].addr());
-        directly(addr, &["REPLICAOF", "127.0.0.1", &port]).expect("a replica");
-        eventually("replication", || match directly(addr, &["INFO", "replication"]) {
-            Ok(Reply::Bulk(text)) => {
-                let text = String::from_utf8_lossy(&text).into_owned();
-                check(text.contains("master_link_status:up"), text)
-            }
-            other => Err(format!("{other:?}")),
-        });
-    }
-}
-
 impl Stage {
     /// Starts everything. What the seed decides is which requests are made and which faults happen; when, the machine
     /// decides.
@@ -138,7 +69,7 @@ impl Stage {
         let postgres = Postgres::with(Options { settings: &["synchronous_commit=on"], ..Options::default() });
         let mut setup = Setup::default()
             .redis("cache", redis.addr(), SETTINGS)
-            .redis("pair", format!("unix:{}", pair.link.display()), SETTINGS)
+            .redis("pair", format!("unix:{}", pair.address().display()), SETTINGS)
             .postgres("db", postgres.addr(), SETTINGS)
             .args(&["--log-level", "warn"]);
         if let Some(island) = &island {
