@@ -1,11 +1,12 @@
 //! Lets every fault happen to real servers while checkers work through fusewire, and says which promises broke.
 //!
 //! ```text
-//! chaos [--for DURATION] [--seed N] [--span DURATION] [--only NAME] [--sabotage]
+//! chaos [--for DURATION] [--seed N] [--span DURATION] [--only NAME] [--brief] [--sabotage]
 //! ```
 //!
 //! The faults follow one another for that long (30 s), at least once around; each lasts for `--span` (1 s). The seed decides
-//! on requests and faults. `--only` takes those with this in their name. `--sabotage` damages the servers behind the checkers' backs instead, which must be seen.
+//! on requests and faults. `--only` takes those with this in their name, `--brief` leaves out what takes long. `--sabotage`
+//! damages the servers behind the checkers' backs instead, which must be seen.
 //! proto-tests/chaos.sh runs it in a network namespace, where a network can be cut as well.
 
 use std::process::ExitCode;
@@ -23,6 +24,7 @@ struct Options {
     seed: u64,
     span: Duration,
     only: Option<String>,
+    brief: bool,
     sabotage: bool,
 }
 
@@ -33,6 +35,7 @@ fn options() -> Result<Options, String> {
         seed: now.as_secs(),
         span: Duration::from_secs(1),
         only: None,
+        brief: false,
         sabotage: false,
     };
     let mut args = std::env::args().skip(1);
@@ -43,6 +46,7 @@ fn options() -> Result<Options, String> {
             "--span" => options.span = duration(&value()?)?,
             "--seed" => options.seed = value()?.parse().map_err(|_| "--seed takes a number".to_owned())?,
             "--only" => options.only = Some(value()?),
+            "--brief" => options.brief = true,
             "--sabotage" => options.sabotage = true,
             _ => return Err(format!("unknown: {arg}")),
         }
@@ -55,7 +59,7 @@ fn main() -> ExitCode {
         Ok(options) => options,
         Err(mistake) => {
             eprintln!(
-                "chaos: {mistake}; chaos [--for 30s] [--span 1s] [--seed N] [--only NAME] [--sabotage]"
+                "chaos: {mistake}; chaos [--for 30s] [--span 1s] [--seed N] [--only NAME] [--brief] [--sabotage]"
             );
             return ExitCode::from(2);
         }
@@ -70,6 +74,9 @@ fn main() -> ExitCode {
     }
     if let Some(name) = &options.only {
         stage.only(name);
+    }
+    if options.brief {
+        stage.brief();
     }
     stage.await_progress();
     if options.sabotage {
@@ -97,7 +104,7 @@ fn main() -> ExitCode {
         println!("{faults} faults in {:.0} s", start.elapsed().as_secs_f64());
     }
     println!("{}", stage.judge);
-    for backend in ["cache", "pair", "db"] {
+    for backend in ["cache", "pair", "db", "bank"] {
         let trips = stage.proxy.metric("circuit_breaker_trips_total", &[("backend", backend)]);
         println!("'{backend}' tripped {trips} times");
     }

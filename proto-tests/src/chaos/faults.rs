@@ -8,10 +8,12 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use super::history::directly;
+use super::judge::Figure;
 use super::redis_checker::{ADMIN, Connection};
 use super::stage::Stage;
 use crate::pgwire::Pg;
 use crate::process::{self, Signal};
+use crate::until::{check, eventually};
 
 /// One kind of fault.
 #[derive(Debug, Clone, Copy)]
@@ -20,6 +22,8 @@ pub struct Fault {
     pub name: &'static str,
     /// Whom it happens to.
     pub target: Target,
+    /// It takes seconds, and much of it is in another fault too: not for the short form.
+    pub is_long: bool,
     inflict: fn(&mut Stage, Duration),
 }
 
@@ -34,33 +38,42 @@ pub enum Target {
     Island,
     /// The Postgres.
     Postgres,
+    /// The Postgres with a standby.
+    Bank,
 }
 
 /// Every fault; those of an island need one.
 pub const FAULTS: &[Fault] = &[
-    Fault { name: "redis killed", target: Target::Redis, inflict: redis_killed },
-    Fault { name: "redis stopped", target: Target::Redis, inflict: redis_stopped },
-    Fault { name: "redis restarted", target: Target::Redis, inflict: redis_restarted },
-    Fault { name: "redis out of memory", target: Target::Redis, inflict: redis_out_of_memory },
-    Fault { name: "redis out of disk", target: Target::Redis, inflict: redis_out_of_disk },
-    Fault { name: "redis out of connections", target: Target::Redis, inflict: redis_out_of_connections },
-    Fault { name: "redis clients killed", target: Target::Redis, inflict: redis_clients_killed },
-    Fault { name: "redis paused", target: Target::Redis, inflict: redis_paused },
-    Fault { name: "redis failing over", target: Target::Pair, inflict: redis_failing_over },
-    Fault { name: "redis black-holed", target: Target::Island, inflict: island_cut },
-    Fault { name: "redis answers black-holed", target: Target::Island, inflict: island_cut_answers },
-    Fault { name: "postgres killed", target: Target::Postgres, inflict: postgres_killed },
-    Fault { name: "postgres stopped", target: Target::Postgres, inflict: postgres_stopped },
-    Fault { name: "postgres restarted", target: Target::Postgres, inflict: postgres_restarted },
-    Fault { name: "a postgres backend killed", target: Target::Postgres, inflict: postgres_backend_killed },
-    Fault {
-        name: "postgres out of connections",
-        target: Target::Postgres,
-        inflict: postgres_out_of_connections,
-    },
-    Fault { name: "postgres out of disk", target: Target::Postgres, inflict: postgres_out_of_disk },
-    Fault { name: "postgres sessions terminated", target: Target::Postgres, inflict: postgres_terminated },
+    fault("redis killed", Target::Redis, redis_killed),
+    fault("redis stopped", Target::Redis, redis_stopped),
+    fault("redis restarted", Target::Redis, redis_restarted),
+    fault("redis out of memory", Target::Redis, redis_out_of_memory),
+    fault("redis out of disk", Target::Redis, redis_out_of_disk),
+    fault("redis out of connections", Target::Redis, redis_out_of_connections),
+    fault("redis clients killed", Target::Redis, redis_clients_killed),
+    fault("redis paused", Target::Redis, redis_paused),
+    fault("redis failing over", Target::Pair, redis_failing_over),
+    fault("redis black-holed", Target::Island, island_cut),
+    fault("redis answers black-holed", Target::Island, island_cut_answers),
+    fault("postgres killed", Target::Postgres, postgres_killed),
+    fault("postgres stopped", Target::Postgres, postgres_stopped),
+    fault("postgres restarted", Target::Postgres, postgres_restarted),
+    fault("a postgres backend killed", Target::Postgres, postgres_backend_killed),
+    fault("postgres out of connections", Target::Postgres, postgres_out_of_connections),
+    fault("postgres out of disk", Target::Postgres, postgres_out_of_disk),
+    fault("postgres sessions terminated", Target::Postgres, postgres_terminated),
+    fault("postgres failing over", Target::Bank, bank_killed),
+    long("postgres failing over while it hangs", Target::Bank, bank_hanging),
+    long("postgres switching over, told late", Target::Bank, bank_switching_over),
 ];
+
+const fn fault(name: &'static str, target: Target, inflict: fn(&mut Stage, Duration)) -> Fault {
+    Fault { name, target, is_long: false, inflict }
+}
+
+const fn long(name: &'static str, target: Target, inflict: fn(&mut Stage, Duration)) -> Fault {
+    Fault { name, target, is_long: true, inflict }
+}
 
 impl Fault {
     /// Lets it happen, for about so long, and cures it.
@@ -223,4 +236,41 @@ fn postgres_terminated(stage: &mut Stage, span: Duration) {
         stage.postgres.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%account%' AND pid <> pg_backend_pid()");
         sleep(span / 5);
     }
+}
+
+/// The primary dies and its standby takes its place; then the dead one gets a copy and is the standby.
+fn bank_killed(stage: &mut Stage, span: Duration) {
+    stage.bank.primary_mut().kill();
+    sleep(span / 2);
+    stage.bank.promote();
+    stage.bank.announce(&stage.proxy);
+    stage.bank.copy();
+}
+
+/// The primary hangs, its standby takes its place, and then the old one goes on as if nothing had happened. Whoever is
+/// still connected to it is served, but no commit may be acknowledged there.
+fn bank_hanging(stage: &mut Stage, span: Duration) {
+    stage.bank.primary().freeze();
+    sleep(span / 2);
+    stage.bank.promote();
+    stage.bank.announce(&stage.proxy);
+    stage.bank.other().thaw();
+    sleep(span / 2);
+    stage.bank.copy();
+}
+
+/// The two change places in order, but fusewire is told late: for a while clients find a server that takes no writes.
+fn bank_switching_over(stage: &mut Stage, span: Duration) {
+    let refused = |stage: &Stage| stage.judge.figure(Figure::PostgresReadOnly);
+    let before = refused(stage);
+    stage.bank.primary().shutdown(Signal::INT);
+    stage.bank.primary_mut().wait();
+    stage.bank.promote();
+    stage.bank.follow();
+    sleep(span / 2);
+    eventually("a write that a standby refuses", || {
+        let now = refused(stage);
+        check(now > before, now)
+    });
+    stage.bank.announce(&stage.proxy);
 }

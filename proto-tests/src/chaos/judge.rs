@@ -32,6 +32,8 @@ pub enum Figure {
     PostgresReads,
     /// Postgres errors that belong to an outage, a rejection or a conflict.
     PostgresErrors,
+    /// Postgres writes that a standby refused.
+    PostgresReadOnly,
     /// Postgres sessions that ended, or could not be had.
     PostgresBreaks,
     /// Values and rows that were compared with what their writers had been told.
@@ -84,7 +86,7 @@ impl fmt::Display for Judge {
         write!(
             f,
             "Redis: {} replies checked, {} writes acknowledged, {} errors, {} broken connections; Postgres: {} commits, \
-             {} reads, {} errors, {} broken sessions; {} values and rows audited; {} promises broken",
+             {} reads, {} errors, {} of them of a standby, {} broken sessions; {} values and rows audited; {} promises broken",
             of(Figure::RedisReplies),
             of(Figure::RedisWrites),
             of(Figure::RedisErrors),
@@ -92,6 +94,7 @@ impl fmt::Display for Judge {
             of(Figure::PostgresCommits),
             of(Figure::PostgresReads),
             of(Figure::PostgresErrors),
+            of(Figure::PostgresReadOnly),
             of(Figure::PostgresBreaks),
             of(Figure::Audited),
             self.violations().len()

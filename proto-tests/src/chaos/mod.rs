@@ -7,6 +7,7 @@
 //! | [`history`] | what Redis clients have been told, and what a server may therefore hold |
 //! | [`redis_checker`] | clients that write and read numbered values: pipelines, MULTI, WATCH, databases, users |
 //! | [`postgres_checker`] | clients that transfer money: serialisable and read committed, prepared, pipelined, COPY |
+//! | [`bank`] | two Postgres servers that can fail over |
 //! | [`pair`] | two Redis servers that can fail over |
 //! | [`island`] | a Redis behind a network that can be cut |
 //! | [`stage`] | the servers, fusewire and the checkers together |
@@ -16,6 +17,7 @@
 //! order, so each reply is known to the byte; and of a connection that ended the server holds what was acknowledged, or
 //! one of the few writes after it, whenever that is looked at.
 
+pub mod bank;
 pub mod faults;
 pub mod history;
 pub mod island;

@@ -18,6 +18,7 @@ use tokio::time::{sleep, timeout};
 use tokio_postgres::error::Severity;
 use tokio_postgres::{Client, Config, Error, IsolationLevel, NoTls, Statement};
 
+use super::bank::READ_ONLY;
 use super::judge::{Figure, Judge};
 use super::random::Random;
 use crate::Postgres;
@@ -71,6 +72,7 @@ enum Outcome {
 /// Clients of one backend.
 #[derive(Debug)]
 pub struct PostgresChecker {
+    name: &'static str,
     runtime: Option<Runtime>,
     tasks: Vec<tokio::task::JoinHandle<()>>,
     books: Arc<Books>,
@@ -78,17 +80,36 @@ pub struct PostgresChecker {
     pub answers: Arc<AtomicU64>,
 }
 
+/// Whom clients may meet at their address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Serves {
+    /// A server that takes writes.
+    Primary,
+    /// Also a standby.
+    Either,
+}
+
 impl PostgresChecker {
-    /// Makes the tables and starts so many clients of the backend at `addr`.
-    pub fn start(server: &Postgres, addr: SocketAddr, clients: u64, judge: &Arc<Judge>, seed: u64) -> Self {
+    /// Makes the tables and starts so many clients of the backend of this name at `addr`.
+    pub fn start(
+        name: &'static str,
+        server: &Postgres,
+        addr: SocketAddr,
+        serves: Serves,
+        clients: u64,
+        judge: &Arc<Judge>,
+        seed: u64,
+    ) -> Self {
         server.sql(SCHEMA);
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.expect("a runtime");
         let (books, answers) = (Arc::<Books>::default(), Arc::<AtomicU64>::default());
         let tasks = (0..clients).map(|id| {
             let teller = Teller {
+                name,
                 id: id as i32,
                 addr,
+                serves,
                 judge: judge.clone(),
                 books: books.clone(),
                 answers: answers.clone(),
@@ -98,7 +119,13 @@ impl PostgresChecker {
             runtime.spawn(teller.work())
         });
         let tasks = tasks.collect();
-        Self { runtime: Some(runtime), tasks, books, answers }
+        Self { name, runtime: Some(runtime), tasks, books, answers }
+    }
+
+    /// How many commits were acknowledged so far.
+    pub fn commits(&self) -> usize {
+        let Books { journal, note, bulk } = &*self.books;
+        [journal, note, bulk].into_iter().map(|book| lock(book).told.len()).sum()
     }
 
     /// Awaits their end.
@@ -114,6 +141,7 @@ impl PostgresChecker {
     /// Compares the server, asked directly, with what the clients were told. Only when they have ended, or when
     /// `final_` is not set: then of what is written meanwhile nothing is expected.
     pub fn audit(&self, server: &Postgres, judge: &Judge, final_: bool) {
+        let name = self.name;
         let tables =
             [("journal", &self.books.journal), ("note", &self.books.note), ("bulk", &self.books.bulk)];
         for (table, book) in tables {
@@ -126,18 +154,18 @@ impl PostgresChecker {
                 let (key, count) = ((next() as i32, next()), next() as u64);
                 judge.count(Figure::Audited, 1);
                 if table == "bulk" && count != ROWS {
-                    judge.violation(format!("COPY {key:?} has {count} of {ROWS} rows"));
+                    judge.violation(format!("{name}: COPY {key:?} has {count} of {ROWS} rows"));
                 }
                 found.insert(key);
             }
             for lost in told.difference(&found) {
-                judge.violation(format!("{table} {lost:?} was acknowledged and is gone"));
+                judge.violation(format!("{name}: {table} {lost:?} was acknowledged and is gone"));
             }
             let book = lock(book);
             let unasked = found.iter().filter(|key| !book.told.contains(key) && !book.maybe.contains(key));
             if let (true, Some(unasked)) = (final_, unasked.copied().next()) {
                 judge.violation(format!(
-                    "{table} {unasked:?} is there, though its client was told that it failed"
+                    "{name}: {table} {unasked:?} is there, though its client was told that it failed"
                 ));
             }
         }
@@ -148,7 +176,7 @@ impl PostgresChecker {
              - coalesce((SELECT sum(amount) FROM journal WHERE source = id), 0)"
         ));
         if !torn.is_empty() {
-            judge.violation(format!("balances and journal differ: {torn}"));
+            judge.violation(format!("{name}: balances and journal differ: {torn}"));
         }
     }
 }
@@ -159,8 +187,10 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 /// One client; its sessions follow one another.
 struct Teller {
+    name: &'static str,
     id: i32,
     addr: SocketAddr,
+    serves: Serves,
     judge: Arc<Judge>,
     books: Arc<Books>,
     answers: Arc<AtomicU64>,
@@ -189,7 +219,7 @@ impl Teller {
                     self.excuse("session", &error);
                     self.judge.count(Figure::PostgresBreaks, 1);
                 }
-                Err(_) => self.judge.violation(format!("Postgres client {}: a session hangs", self.id)),
+                Err(_) => self.judge.violation(format!("{} client {}: a session hangs", self.name, self.id)),
             }
             sleep(Duration::from_millis(5 + self.random.below(20))).await;
         }
@@ -198,10 +228,12 @@ impl Teller {
     /// Whether an error belongs to chaos; if not, that is a broken promise.
     fn excuse(&self, what: &str, error: &Error) {
         self.judge.count(Figure::PostgresErrors, 1);
-        if let Some(said) = error.as_db_error()
-            && !EXPECTED.contains(&said.code().code())
-        {
-            self.judge.violation(format!("Postgres client {}: {what}: {said:?}", self.id));
+        let Some(said) = error.as_db_error() else { return };
+        let code = said.code().code();
+        if self.serves == Serves::Either && READ_ONLY.contains(&code) {
+            self.judge.count(Figure::PostgresReadOnly, 1);
+        } else if !EXPECTED.contains(&code) {
+            self.judge.violation(format!("{} client {}: {what}: {said:?}", self.name, self.id));
         }
     }
 

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::bank::{self, Bank};
 use super::faults::{FAULTS, Fault, Target};
 use super::history::{self, Promise, directly};
 use super::island::Island;
 use super::judge::Judge;
 use super::pair::Pair;
-use super::postgres_checker::{self, PostgresChecker};
+use super::postgres_checker::{self, PostgresChecker, Serves};
 use super::random::Random;
 use super::redis_checker::{DATABASES, RedisChecker, users};
 use crate::disk::Disk;
@@ -41,8 +42,10 @@ pub struct Stage {
     pub island: Option<Island>,
     /// A Postgres.
     pub postgres: Postgres,
+    /// A Postgres with a standby.
+    pub bank: Bank,
     checkers: Vec<(Target, RedisChecker)>,
-    teller: PostgresChecker,
+    tellers: [(Target, PostgresChecker); 2],
     random: Random,
     /// Faults that may happen.
     chosen: Vec<Fault>,
@@ -67,10 +70,14 @@ impl Stage {
         let redis = Redis::with(&args.iter().map(String::as_str).collect::<Vec<_>>());
         let pair = Pair::start();
         let postgres = Postgres::with(Options { settings: &["synchronous_commit=on"], ..Options::default() });
+        let bank = Bank::start();
         let mut setup = Setup::default()
             .redis("cache", redis.addr(), SETTINGS)
             .redis("pair", format!("unix:{}", pair.address().display()), SETTINGS)
             .postgres("db", postgres.addr(), SETTINGS)
+            // Its table in the file has the addresses.
+            .args(&["--config", &bank.file().to_string_lossy()])
+            .args(&["--postgres", &format!("name={},{SETTINGS}", bank::NAME)])
             .args(&["--log-level", "warn"]);
         if let Some(island) = &island {
             setup = setup.redis("island", island.addr(), SETTINGS);
@@ -85,17 +92,42 @@ impl Stage {
         if island.is_some() {
             checkers.push((Target::Island, redis_clients("island", Promise::Durable)));
         }
-        let teller = PostgresChecker::start(&postgres, proxy.addr("db"), 5, &judge, seed);
+        let teller = |name, server, addr, serves, clients| {
+            PostgresChecker::start(name, server, addr, serves, clients, &judge, seed)
+        };
+        let tellers = [
+            (Target::Postgres, teller("db", &postgres, proxy.addr("db"), Serves::Primary, 5)),
+            (Target::Bank, teller(bank::NAME, bank.primary(), bank.addr(), Serves::Either, 4)),
+        ];
         let possible = |fault: &&Fault| fault.target != Target::Island || island.is_some();
         let chosen = FAULTS.iter().filter(possible).copied().collect();
         let (random, deck) = (Random::new(seed), Vec::new());
-        Self { judge, proxy, redis, disk, pair, island, postgres, checkers, teller, random, chosen, deck }
+        Self {
+            judge,
+            proxy,
+            redis,
+            disk,
+            pair,
+            island,
+            postgres,
+            bank,
+            checkers,
+            tellers,
+            random,
+            chosen,
+            deck,
+        }
     }
 
     /// Lets only those faults happen that have this in their name.
     pub fn only(&mut self, name: &str) {
         self.chosen.retain(|fault| fault.name.contains(name));
         assert!(!self.chosen.is_empty(), "there is no such fault here: {name}");
+    }
+
+    /// Lets only those faults happen that do not take long.
+    pub fn brief(&mut self) {
+        self.chosen.retain(|fault| !fault.is_long);
     }
 
     /// The next fault: each happens once, in an order of the seed's, before any happens again.
@@ -112,9 +144,16 @@ impl Stage {
         self.chosen.len()
     }
 
-    /// Waits until every checker gets answers again: whatever happened, nothing is stuck.
+    /// Waits until every checker gets answers again, and commits: whatever happened, nothing is stuck.
     pub fn await_progress(&self) {
+        let before = self.tellers.each_ref().map(|(_, teller)| teller.commits());
         self.await_answers(PROGRESS);
+        for ((target, teller), before) in self.tellers.iter().zip(before) {
+            eventually(&format!("commits of {target:?}"), || {
+                let now = teller.commits();
+                check(now > before, now)
+            });
+        }
     }
 
     /// Waits until an optimistic increment in Redis' database 0 has been acknowledged.
@@ -130,7 +169,8 @@ impl Stage {
     /// Waits until every checker has got so many more answers.
     pub fn await_answers(&self, least: u64) {
         let redis = self.checkers.iter().map(|(target, checker)| (*target, &*checker.replies));
-        for (target, answers) in redis.chain([(Target::Postgres, &*self.teller.answers)]) {
+        let postgres = self.tellers.iter().map(|(target, teller)| (*target, &*teller.answers));
+        for (target, answers) in redis.chain(postgres) {
             let before = answers.load(Ordering::Relaxed);
             eventually(&format!("answers of {target:?}"), || {
                 let more = answers.load(Ordering::Relaxed) - before;
@@ -142,8 +182,7 @@ impl Stage {
     /// Compares the servers with what was acknowledged so far.
     pub fn audit(&self) {
         self.audit_redis();
-        self.await_postgres();
-        self.teller.audit(&self.postgres, &self.judge, false);
+        self.audit_postgres(false);
     }
 
     fn audit_redis(&self) {
@@ -152,7 +191,7 @@ impl Stage {
                 Target::Redis => self.redis.addr(),
                 Target::Pair => self.pair.primary().addr(),
                 Target::Island => self.island.as_ref().expect("it has a checker").addr(),
-                Target::Postgres => continue,
+                Target::Postgres | Target::Bank => continue,
             };
             eventually("an audit", || {
                 history::audit(addr, &format!("{target:?}"), &checker.histories, &self.judge)
@@ -161,11 +200,18 @@ impl Stage {
         }
     }
 
-    fn await_postgres(&self) {
-        eventually("Postgres", || {
-            let mut pg = crate::Pg::try_connect(self.postgres.addr()).map_err(|error| error.to_string())?;
-            pg.startup("postgres", "postgres").map_err(|error| error.to_string())
-        });
+    fn audit_postgres(&self, is_over: bool) {
+        for (target, teller) in &self.tellers {
+            let server = match target {
+                Target::Bank => self.bank.primary(),
+                _ => &self.postgres,
+            };
+            eventually("Postgres", || {
+                let mut pg = crate::Pg::try_connect(server.addr()).map_err(|error| error.to_string())?;
+                pg.startup("postgres", "postgres").map_err(|error| error.to_string())
+            });
+            teller.audit(server, &self.judge, is_over);
+        }
     }
 
     /// Ends the checkers, and compares everything.
@@ -173,12 +219,13 @@ impl Stage {
         self.rest();
         self.audit_redis();
         self.audit_shared();
-        self.await_postgres();
-        self.teller.audit(&self.postgres, &self.judge, true);
+        self.audit_postgres(true);
     }
 
     /// The same after the servers have been tampered with: every kind of damage must be seen.
     pub fn finish_after_sabotage(&mut self) {
+        let [_, (_, teller)] = &self.tellers;
+        self.bank.sabotage(teller);
         self.rest();
         let redis = self.redis.addr();
         directly(redis, &["DEL", "shared:d0:counter"]).expect("a deletion");
@@ -191,15 +238,14 @@ impl Stage {
         postgres_checker::sabotage(&self.postgres);
         // Last what breaks most promises: the judge keeps only so many.
         self.audit_shared();
-        self.await_postgres();
-        self.teller.audit(&self.postgres, &self.judge, true);
+        self.audit_postgres(true);
         self.audit_redis();
     }
 
     fn rest(&mut self) {
         self.judge.end();
         self.checkers.iter_mut().for_each(|(_, checker)| checker.join());
-        self.teller.join();
+        self.tellers.iter_mut().for_each(|(_, teller)| teller.join());
     }
 
     /// Optimistic increments: none that was acknowledged is lost, none ran twice.
