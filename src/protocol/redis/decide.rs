@@ -6,9 +6,10 @@ use std::time::Instant;
 
 use super::command::{Command, Patience, millis};
 use super::downstream::Batch;
+use super::fate::{Fate, Then, Way};
 use super::fifo::{Account, Effect, Expect, Owed};
 use super::reject::{Local, Text};
-use super::session::{Block, Fate, Mute, Session, Then, Way};
+use super::session::{Block, Mute, Session};
 use super::upstream::Subscriptions;
 use crate::breaker::{CallKind, Generation};
 use crate::gate::Rejection;
@@ -156,7 +157,7 @@ impl Session {
         let eligible = asked.command.eligible() || within;
         let conclusive = asked.conclusive() && !within;
         if !asked.muted
-            && let Some(probe) = self.unspent_probe(batch.now)
+            && let Some(probe) = self.probes.unspent(batch.now)
         {
             let (generation, number) = (probe.permit.generation(), probe.number);
             probe.spent = conclusive || !eligible;
@@ -184,7 +185,7 @@ impl Session {
         match answer {
             Ok(permit) if permit.is_probe() => {
                 let generation = permit.generation();
-                let number = self.hold(permit, conclusive || !eligible, true);
+                let number = self.probes.hold(permit, conclusive || !eligible, true);
                 if eligible {
                     return Ok(Pass::Probe(generation, number));
                 }

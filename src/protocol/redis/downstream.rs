@@ -5,18 +5,19 @@
 
 use std::cell::OnceCell;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::Guard;
 
 use super::command::{Command, TimeoutWatch};
 use super::decide::Asked;
+use super::fate::{Decided, Fate, Then, Way};
 use super::fifo::{Account, Calls, Owed};
 use super::reject::Local;
 use super::request::{self, Body, Breach, Flow, Head, Known, Peek};
-use super::session::{Block, Decided, Fate, Life, Link, Mute, Request, Session, Then, Way};
+use super::session::{Block, Life, Link, Mute, Request, Session};
 use super::{Live, Settings};
-use crate::breaker::Generation;
+use crate::breaker::{CallKind, Generation};
 use crate::gate::Rejection;
 use crate::metrics::Counter;
 use crate::protocol::Plan;
@@ -214,6 +215,23 @@ impl Session {
         }
     }
 
+    /// Whether a request had better wait for others to end.
+    fn must_wait(&mut self, batch: &Batch) -> bool {
+        let now = batch.now;
+        let asks = batch.closed.is_none() && batch.rejection.is_none() && self.live();
+        let may = asks && matches!(self.block, Block::None) && self.probes.is_empty();
+        let wait = if may { self.lane.crowded(now, CallKind::Command) } else { Duration::ZERO };
+        if wait.is_zero() {
+            self.queued = None;
+            return false;
+        }
+        let until = **self.queued.get_or_insert_with(|| Box::new(now + wait));
+        if now >= until {
+            self.queued = None;
+        }
+        now < until
+    }
+
     /// Within a request that has been decided upon. Whether to go on.
     fn body(&mut self, rest: &[u8], plan: &mut Plan) -> Result<bool, Breach> {
         let Request::Body(decided) = &mut self.request else { return Ok(true) };
@@ -282,7 +300,7 @@ impl Session {
         if matches!(owed.account, Account::Call { .. }) {
             self.lane.ignored(1);
         }
-        drop(self.release(owed.probe));
+        drop(self.probes.release(owed.probe));
     }
 
     /// Whether an ordinary command passes without a second look while the breaker is closed.

@@ -1,10 +1,22 @@
 //! Redis: RESP2 and RESP3 (PROTOCOLS.md §2).
 //!
-//! [`Session`] is what the driver talks to. `request` and `reply` find where requests and frames begin and end, `scalar`
-//! the values in them, `number` their lengths; `command` knows the few commands that are special, [`commands`] lists them
-//! all, `downstream` and `upstream` are the session's two directions, `decide` its decision on one request, `named` what the
-//! configuration says of commands, `fifo` keeps what is owed to the client, [`classify`] turns errors into verdicts, [`check`]
-//! asks a server whether it works, `reject` words fusewire's own replies.
+//! | file | what it knows |
+//! |---|---|
+//! | [`session`](Session) | the life of a connection, which the driver talks to |
+//! | `downstream` | the client's requests, one after the other |
+//! | `decide`, `fate` | the decision on one request, and what becomes of it |
+//! | `upstream` | the server's replies: verdicts, effects |
+//! | `fifo` | what is owed to the client, in order |
+//! | `probe` | the probes that replies on this connection will decide |
+//! | `patience` | whose move it is, and how long the server may take |
+//! | `ending` | how the calls of a connection end that is over |
+//! | `request`, `reply` | where requests and frames begin and end |
+//! | `scalar`, `number` | the values in them, and their lengths |
+//! | `command`, [`commands`] | the few commands that are special, and all of them |
+//! | `named` | what the configuration says of commands |
+//! | [`classify`] | the verdict table |
+//! | `reject` | the replies that are ours |
+//! | [`check`] | how a server is asked whether it works |
 
 pub mod check;
 pub mod classify;
@@ -12,11 +24,15 @@ mod command;
 pub mod commands;
 mod decide;
 mod downstream;
+mod ending;
+mod fate;
 mod fifo;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
 mod named;
 mod number;
+mod patience;
+mod probe;
 mod reject;
 mod reply;
 mod request;

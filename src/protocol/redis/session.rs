@@ -1,19 +1,19 @@
 //! The life of one Redis client connection and its upstream connection.
 //!
 //! This file owns the state and the events that are not bytes: connecting, end of input, deadlines, drain.
-//! `downstream` decides on requests, `upstream` matches replies. Absent on purpose: sockets, clocks, values.
+//! `downstream` decides on requests, `upstream` matches replies, `patience` knows whose move it is, `ending` accounts
+//! for calls whose connection is over. Absent on purpose: sockets, clocks, values.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Settings;
-use super::command::{Patience, TimeoutWatch};
-use super::downstream::Batch;
-use super::fifo::{Account, Effect, Fifo, Head};
+use super::fate::{Decided, Way};
+use super::fifo::{Effect, Fifo, Head};
+use super::probe::Probes;
 use super::reject::Local;
 use super::reply::Replies;
-use super::request::Body;
 use super::upstream::{Frame, Subscriptions};
 use crate::breaker::{CallKind, Fault, Generation, Mode, State, Verdict};
 use crate::gate::{Lane, Permit, Rejection};
@@ -41,10 +41,7 @@ pub struct Session {
     pub(super) poison: Option<Rejection>,
     /// The breaker has been seen open since then.
     poisoned_open: bool,
-    /// Probes that this connection's replies will decide, oldest first; only the last may be unspent.
-    pub(super) probes: Vec<Probe>,
-    /// Numbers the probes, so that a reply decides none but its own.
-    probed: u32,
+    pub(super) probes: Probes,
     pub(super) fifo: Fifo,
     pub(super) replies: Replies,
     pub(super) frame: Frame,
@@ -100,45 +97,6 @@ pub(super) enum Request {
     Opaque,
 }
 
-/// A request that has been decided upon and has not ended.
-#[derive(Debug)]
-pub(super) struct Decided {
-    pub(super) body: Body,
-    pub(super) fate: Fate,
-    pub(super) watch: Option<Box<TimeoutWatch>>,
-}
-
-/// What becomes of a request.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Fate {
-    pub(super) way: Way,
-    pub(super) then: Then,
-}
-
-/// Where its bytes go.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Way {
-    /// To the backend. `owed`: its reply is the last thing in the queue.
-    Forward { owed: bool },
-    /// Nowhere; its reply, if it gets one, is due when its last byte has come.
-    Swallow(Option<Local>),
-    /// Nowhere; another has been sent in its place, whose reply is in the queue.
-    Replaced,
-}
-
-/// What follows its last byte.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Then {
-    /// The next request.
-    GoOn,
-    /// Nothing that anybody looks at: the backend hangs up by itself.
-    Close,
-    /// The end, after what is owed.
-    HangUp,
-    /// A plain relay.
-    Relay,
-}
-
 /// CLIENT REPLY, as of the next request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mute {
@@ -161,47 +119,7 @@ pub(super) enum Block {
     Virtual(Rejection),
 }
 
-/// A probe in the session's hands.
-#[derive(Debug)]
-pub(super) struct Probe {
-    pub(super) number: u32,
-    pub(super) permit: Permit,
-    /// A command whose reply will decide it has been sent.
-    pub(super) spent: bool,
-    /// What the breaker was last told of whose move it is.
-    owed: bool,
-}
-
 impl Session {
-    /// Takes a probe in hand; its number. `spent`: what will decide it is being sent; `owed`: the next move is the
-    /// backend's.
-    pub(super) fn hold(&mut self, permit: Permit, spent: bool, owed: bool) -> u32 {
-        if !owed {
-            permit.set_owed(false);
-        }
-        let number = self.probed;
-        self.probed = self.probed.wrapping_add(1);
-        self.probes.push(Probe { number, permit, spent, owed });
-        number
-    }
-
-    /// Gives out of hand the probe of this number, if it is still held.
-    pub(super) fn release(&mut self, number: Option<u32>) -> Option<Permit> {
-        let at = self.probes.iter().position(|probe| Some(probe.number) == number)?;
-        Some(self.probes.remove(at).permit)
-    }
-
-    /// The probe in hand that nothing has been sent for yet, if its slot is still its own: a client that was silent
-    /// for too long has lost it.
-    pub(super) fn unspent_probe(&mut self, now: Instant) -> Option<&mut Probe> {
-        let last = self.probes.last().filter(|probe| !probe.spent)?;
-        if !last.permit.is_live(now) {
-            self.probes.pop();
-            return None;
-        }
-        self.probes.last_mut()
-    }
-
     /// A session for a client that has just connected.
     pub fn new(lane: Lane, settings: Arc<Settings>) -> Self {
         Self {
@@ -217,8 +135,7 @@ impl Session {
             unwatched: None,
             poison: None,
             poisoned_open: false,
-            probes: Vec::new(),
-            probed: 0,
+            probes: Probes::default(),
             fifo: Fifo::default(),
             replies: Replies::default(),
             frame: Frame::default(),
@@ -253,112 +170,12 @@ impl Session {
         }
         if !self.probes.is_empty() {
             let owed = self.backend_owes();
-            for probe in self.probes.iter_mut().filter(|probe| probe.owed != owed) {
-                probe.owed = owed;
-                probe.permit.set_owed(owed);
-            }
+            self.probes.set_owed(owed);
         }
     }
 
     fn relays(&self) -> bool {
         matches!(self.request, Request::Opaque)
-    }
-
-    /// Whether the next move is the backend's and it is not waiting for something other than itself.
-    fn backend_owes(&self) -> bool {
-        self.patience().is_some() && !self.blocked()
-    }
-
-    /// How long the backend may take, if the next move is its.
-    fn patience(&self) -> Option<Patience> {
-        let patience = match self.fifo.head()? {
-            Head::Calls => Patience::Response,
-            Head::Owed(head) => head.patience,
-            Head::Local | Head::Opaque => return None,
-        };
-        (!(self.uploading() && self.fifo.requests() == 1)).then_some(patience)
-    }
-
-    /// Whether the last request in the queue is still on its way from the client.
-    pub(super) fn uploading(&self) -> bool {
-        matches!(&self.request, Request::Body(decided) if decided.fate.way == Way::Forward { owed: true })
-    }
-
-    /// Whether the backend may be waiting for something other than itself.
-    fn blocked(&self) -> bool {
-        matches!(self.fifo.head(), Some(Head::Owed(head)) if head.blocks())
-    }
-
-    fn limit(&self) -> Option<Duration> {
-        let limit = match self.patience()? {
-            Patience::Response => self.settings.response(),
-            Patience::Handshake => Some(self.settings.handshake()),
-            Patience::Own(own) => self.settings.response().map(|limit| limit + own),
-            Patience::Forever | Patience::Unbounded => None,
-        };
-        limit.map(|limit| limit.saturating_add(self.grace))
-    }
-
-    /// Ends the connection. Calls still in flight say nothing.
-    pub(super) fn end(&mut self, life: Life) {
-        self.abandon();
-        self.probes.clear();
-        self.fifo.cut();
-        self.life = life;
-    }
-
-    /// Whether a request had better wait for others to end.
-    pub(super) fn must_wait(&mut self, batch: &Batch) -> bool {
-        let now = batch.now;
-        let asks = batch.closed.is_none() && batch.rejection.is_none() && self.live();
-        let may = asks && matches!(self.block, Block::None) && self.probes.is_empty();
-        let wait = if may { self.lane.crowded(now, CallKind::Command) } else { Duration::ZERO };
-        if wait.is_zero() {
-            self.queued = None;
-            return false;
-        }
-        let until = **self.queued.get_or_insert_with(|| Box::new(now + wait));
-        if now >= until {
-            self.queued = None;
-        }
-        now < until
-    }
-
-    /// The upstream connection has failed with calls in flight: one failure, however many they are.
-    pub(super) fn fail(&mut self, now: Instant, fault: Fault) {
-        let verdict = Verdict::Failure(fault.into());
-        let mut calls: u64 = self.calls();
-        let probing = self
-            .fifo
-            .owed()
-            .find_map(|owed| self.probes.iter().position(|probe| Some(probe.number) == owed.probe));
-        let oldest = self.fifo.owed().find_map(|owed| match owed.account {
-            Account::Call { generation, start } => Some((generation, start)),
-            Account::None => None,
-        });
-        if let Some(probe) = probing {
-            // The probe is what the breaker waits for, so it is the call that the failure is put down to.
-            self.probes.remove(probe).permit.record(now, verdict);
-        } else if let Some((generation, start)) = oldest {
-            self.lane.permit_of(generation, CallKind::Command, start).record(now, verdict);
-            calls -= 1;
-        }
-        self.lane.ignored(calls);
-        self.probes.clear();
-        self.fifo.cut();
-    }
-
-    /// Calls in flight that are counted by the lane.
-    fn calls(&self) -> u64 {
-        self.fifo.owed().filter(|owed| owed.account != Account::None).map(|owed| owed.n).sum()
-    }
-
-    /// Accounts for all calls in flight as saying nothing.
-    fn abandon(&mut self) {
-        let calls = self.calls();
-        if calls > 0 {
-            self.lane.ignored(calls);
-        }
     }
 
     /// From now on a plain relay in both directions. Not for a client that was told of a rejection: it would send
@@ -371,9 +188,7 @@ impl Session {
         // A relay has no call whose end a drain could wait for.
         self.end(if self.draining { Life::Finish } else { Life::Opaque });
     }
-}
 
-impl Session {
     /// Whether the client's idea of the connection differs from the backend's, and only this session keeps them apart.
     pub(super) fn estranged(&self) -> bool {
         self.poison.is_some() || self.unwatched.is_some() || matches!(self.block, Block::Virtual(_))
@@ -464,7 +279,7 @@ impl protocol::Session for Session {
                 self.life = Life::Relay(Link::Fresh(permit.generation()));
                 if permit.is_probe() {
                     // A stopped server accepts connections too: only a reply decides the probe.
-                    self.hold(*permit, false, false);
+                    self.probes.hold(*permit, false, false);
                 } else {
                     permit.record(now, Verdict::Ignored);
                 }
@@ -543,9 +358,9 @@ impl protocol::Session for Session {
             if let (Link::Fresh(generation), false) = (link, self.held) {
                 // It accepted and closed before it was sent a byte, while a client's first request waits: a proxy
                 // or a container's port in front of a dead server does that.
-                match self.probes.is_empty() {
-                    false => self.probes.remove(0).permit.record(now, Verdict::Failure(fault.into())),
-                    true => self.failed_at_birth(now, generation, Verdict::Failure(fault.into())),
+                match self.probes.release_oldest() {
+                    Some(probe) => probe.record(now, Verdict::Failure(fault.into())),
+                    None => self.failed_at_birth(now, generation, Verdict::Failure(fault.into())),
                 }
             } else {
                 self.fail(now, fault);
@@ -607,23 +422,6 @@ impl protocol::Session for Session {
             _ if self.replies.at_boundary() => self.end(Life::Finish),
             _ => self.end(Life::Abort),
         }
-    }
-}
-
-impl Session {
-    /// A connection that the breaker let through has turned out to be none.
-    pub(super) fn failed_at_birth(&self, now: Instant, generation: Generation, verdict: Verdict) {
-        self.lane.passed(1);
-        self.lane.permit_of(generation, CallKind::Connect, now).record(now, verdict);
-    }
-
-    /// Ends the connection after what is owed before.
-    pub(super) fn hang_up(&mut self) {
-        if !self.fifo.ends() {
-            self.fifo.answer(Local::End);
-        }
-        self.request = Request::Closed;
-        self.held = false;
     }
 }
 

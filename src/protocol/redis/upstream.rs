@@ -309,7 +309,7 @@ impl Session {
             self.take_effect(&owed);
         }
         let mut decides = false;
-        if !hollow && let Some(permit) = self.release(owed.probe) {
+        if !hollow && let Some(permit) = self.probes.release(owed.probe) {
             decides = true;
             self.report(now, wins);
             permit.record(now, verdict.clone());
@@ -382,9 +382,10 @@ impl Session {
     fn strayed(&mut self, now: Instant) {
         let verdict = self.frame.verdict.take().unwrap_or(Verdict::Success);
         match (&verdict, &self.life) {
-            (Verdict::Failure(_), Life::Relay(Link::Fresh(generation))) => match self.probes.is_empty() {
-                false => self.probes.remove(0).permit.record(now, verdict),
-                true => self.failed_at_birth(now, *generation, verdict),
+            (Verdict::Failure(_), Life::Relay(Link::Fresh(generation))) => match self.probes.release_oldest()
+            {
+                Some(probe) => probe.record(now, verdict),
+                None => self.failed_at_birth(now, *generation, verdict),
             },
             _ if self.dismissed => {}
             _ => self.relay(),
