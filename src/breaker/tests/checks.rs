@@ -15,17 +15,18 @@ const NEXT: Duration = Duration::from_secs(10);
 
 impl Bench {
     fn check(&mut self, finding: Finding) {
-        self.check_of(self.breaker.generation(), finding);
+        self.check_of(self.breaker.generation(), finding, NEXT);
     }
 
-    fn check_of(&mut self, generation: Generation, finding: Finding) {
+    /// A check of that generation has ended; the next one ends within `next`.
+    pub(super) fn check_of(&mut self, generation: Generation, finding: Finding, next: Duration) {
         let verdict = match &finding {
             Finding::Ready => Verdict::Success,
             Finding::Failed(cause) => Verdict::Failure(cause.clone()),
             Finding::Alive | Finding::Nothing => Verdict::Ignored,
         };
         let outcome = Outcome { at: self.now, kind: CallKind::Check, verdict, duration: SECOND };
-        self.breaker.check(generation, finding, NEXT, outcome);
+        self.breaker.check(generation, finding, next, outcome);
     }
 
     fn whys(&mut self) -> Vec<&'static str> {
@@ -181,10 +182,10 @@ fn failed_calls_and_failed_checks_are_runs_of_their_own() {
 fn a_check_from_before_a_change_changes_nothing() {
     let mut bench = Bench::new(with(When::Always, Remedy::Close));
     (0..3).for_each(|_| bench.call(refused()));
-    bench.check_of(0, Finding::Ready);
+    bench.check_of(0, Finding::Ready, NEXT);
     assert_eq!(bench.state(), State::Open);
     bench.at(30.0);
-    bench.check_of(1, failed());
+    bench.check_of(1, failed(), NEXT);
     assert_eq!(bench.state(), State::HalfOpen);
 }
 

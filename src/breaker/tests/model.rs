@@ -1,8 +1,11 @@
 //! The machine under random interleavings, beside a model that recomputes everything from a plain list of calls.
 
+mod shadow;
+
 use proptest::prelude::*;
 
 use super::*;
+use shadow::{Effect, Model};
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -11,6 +14,7 @@ enum Step {
     Report { pick: prop::sample::Index, verdict: Verdict, slow: bool, n: u64 },
     Forget { pick: prop::sample::Index },
     Owed { pick: prop::sample::Index, owed: bool },
+    Check { finding: Finding, stale: bool, next: Duration },
     Pass(Duration),
     Reset,
     Trip(Option<Duration>),
@@ -20,11 +24,19 @@ enum Step {
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let index = any::<prop::sample::Index>;
     let verdict = prop_oneof![
-        3 => Just(Verdict::Failure(Fault::Refused.into())),
+        2 => Just(refused()),
+        1 => Just(Verdict::Failure(Code::new("LOADING").into())),
         3 => Just(Verdict::Success),
         1 => Just(Verdict::Ignored),
     ];
     let report = (index(), verdict, prop::bool::weighted(0.3), prop_oneof![4 => Just(1_u64), 1 => 2_u64..6]);
+    let finding = prop_oneof![
+        3 => Just(Finding::Ready),
+        2 => Just(Finding::Alive),
+        3 => Just(Finding::Failed(Fault::Refused.into())),
+        1 => Just(Finding::Nothing),
+    ];
+    let check = (finding, prop::bool::weighted(0.1), 0_u32..20);
     let mode = prop_oneof![2 => Just(Mode::Enforce), 2 => Just(Mode::Observe), 1 => Just(Mode::Disabled)];
     let step = prop_oneof![
         80 => Just(Step::Admit),
@@ -32,6 +44,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         80 => report.prop_map(|(pick, verdict, slow, n)| Step::Report { pick, verdict, slow, n }),
         10 => index().prop_map(|pick| Step::Forget { pick }),
         10 => (index(), any::<bool>()).prop_map(|(pick, owed)| Step::Owed { pick, owed }),
+        25 => check.prop_map(|(finding, stale, next)| Step::Check { finding, stale, next: SECOND * next }),
         30 => (0_u64..3_000).prop_map(|ms| Step::Pass(Duration::from_millis(ms))),
         20 => (0_u64..40_000).prop_map(|ms| Step::Pass(Duration::from_millis(ms))),
         5 => Just(Step::Reset),
@@ -54,7 +67,9 @@ fn policies() -> impl Strategy<Value = Policy> {
     let counts = (prop::option::weighted(0.7, 1_u32..5), 1_u32..4, 1_u32..4);
     let recovery = (100_u32..400, 30_u64..200, 0_u32..=100);
     let slow_start = prop::option::weighted(0.3, (1_u64..30).prop_map(Duration::from_secs));
-    (rates, counts, recovery, slow_start).prop_map(|(rates, counts, recovery, slow_start)| Policy {
+    let checks = (prop::sample::select(&When::ALL[..]), prop::sample::select(&Remedy::ALL[..]));
+    let all = (rates, counts, recovery, slow_start, checks);
+    all.prop_map(|(rates, counts, recovery, slow_start, (when, may))| Policy {
         rates,
         failure_threshold: counts.0,
         success_threshold: counts.1,
@@ -64,6 +79,7 @@ fn policies() -> impl Strategy<Value = Policy> {
         recovery_timeout_max: Duration::from_secs(recovery.1),
         recovery_jitter: percent(recovery.2),
         slow_start,
+        checks: Checks { when, may, ..Checks::default() },
         ..Policy::default()
     })
 }
@@ -83,105 +99,6 @@ struct Open {
     timed: bool,
 }
 
-/// Everything that a closed breaker may know, as a list.
-struct Model {
-    policy: Policy,
-    began: Instant,
-    calls: Vec<(Instant, bool, bool)>,
-    run: u32,
-    level: u32,
-    closed_since: Instant,
-}
-
-impl Model {
-    fn forget(&mut self, now: Instant) {
-        (self.began, self.run) = (now, 0);
-        self.calls.clear();
-    }
-
-    /// The condition that a call at `now` fulfils.
-    fn take(&mut self, now: Instant, failed: bool, slow: bool) -> Option<Condition> {
-        let rates = &self.policy.rates;
-        let slow = slow && rates.slow_call_rate.is_some();
-        self.calls.push((now, failed, slow));
-        self.run = if failed { self.run + 1 } else { 0 };
-        if self.policy.failure_threshold.is_some_and(|threshold| self.run >= threshold) {
-            return Some(Condition::ConsecutiveFailures(self.run));
-        }
-        let (inside, least): (Vec<_>, u32) = match rates.window {
-            Span::Calls(n) => (self.calls.iter().rev().take(n as usize).collect(), rates.min_calls.min(n)),
-            Span::Time(length) => {
-                let slice = |at: Instant| (at - self.began).as_nanos() / (length / 10).as_nanos();
-                let inside = self.calls.iter().filter(|call| slice(call.0) + 10 > slice(now)).collect();
-                (inside, rates.min_calls)
-            }
-        };
-        let calls = u32::try_from(inside.len()).unwrap();
-        let failed = u32::try_from(inside.iter().filter(|call| call.1).count()).unwrap();
-        let slow = u32::try_from(inside.iter().filter(|call| call.2).count()).unwrap();
-        let reached = |rate: Option<Share>, part: u32| {
-            rate.is_some_and(|rate| {
-                f64::from(part) / f64::from(calls) >= f64::from(rate.millionths()) / 1e6 - 1e-9
-            })
-        };
-        if calls < least {
-            None
-        } else if reached(rates.failure_rate, failed) {
-            Some(Condition::FailureRate { failed, calls })
-        } else {
-            reached(rates.slow_call_rate, slow).then_some(Condition::SlowCallRate { slow, calls })
-        }
-    }
-
-    /// The shortest and the longest delay of a trip, by PEERS' formulas; moves the level on.
-    fn delay(&mut self) -> (f64, f64) {
-        let policy = &self.policy;
-        let max = policy.recovery_timeout_max.as_secs_f64();
-        let factor = if policy.recovery_backoff.of(SECOND) > SECOND {
-            policy.recovery_backoff.of(SECOND).as_secs_f64()
-        } else {
-            1.0
-        };
-        let grown = policy.recovery_timeout.as_secs_f64() * factor.powi(self.level as i32);
-        let base = grown.min(max);
-        if factor > 1.0 && grown < max {
-            self.level += 1;
-        }
-        let jitter = f64::from(policy.recovery_jitter.millionths()) / 1e6;
-        (base, (base + base * jitter).min(max))
-    }
-
-    fn follow(&mut self, transition: &Transition) -> Result<(), TestCaseError> {
-        if transition.from == State::Closed {
-            let healthy = (transition.at - self.closed_since).as_nanos();
-            let steps = healthy / self.policy.recovery_timeout.as_nanos();
-            self.level = self.level.saturating_sub(u32::try_from(steps).unwrap());
-        }
-        match &transition.why {
-            Why::Tripped(trip) if trip.condition != Condition::Manual => {
-                let (least, most) = self.delay();
-                let delay = transition.retry_after.unwrap().as_secs_f64();
-                prop_assert!(
-                    (least - 1e-6..=most + 1e-6).contains(&delay),
-                    "{delay} not in {least}..={most}"
-                );
-            }
-            Why::Reset | Why::Disabled => self.level = 0,
-            _ => {}
-        }
-        if transition.to == State::Closed {
-            self.closed_since = transition.at;
-            self.forget(transition.at);
-        }
-        prop_assert_eq!(transition.to == State::Open, transition.why.label() == self.label_of(transition));
-        Ok(())
-    }
-
-    fn label_of(&self, transition: &Transition) -> &'static str {
-        if let Why::Tripped(trip) = &transition.why { trip.condition.label() } else { "" }
-    }
-}
-
 proptest! {
     #![proptest_config(ProptestConfig { cases: 3000, ..ProptestConfig::default() })]
 
@@ -189,8 +106,7 @@ proptest! {
     fn holds_its_invariants_under_any_interleaving(steps in steps(), policy in policies(), seed in any::<u64>()) {
         let now = Instant::now();
         let mut bench = Bench { breaker: Breaker::new(policy.clone(), seed, now), now, began: now };
-        let mut model =
-            Model { policy: policy.clone(), began: now, calls: Vec::new(), run: 0, level: 0, closed_since: now };
+        let mut model = Model::new(policy.clone(), now);
         // Calls that have not reported; forgotten ones never will.
         let mut open: Vec<Open> = Vec::new();
         for step in steps {
@@ -256,7 +172,13 @@ proptest! {
                             Verdict::Success if is_slow => Some(Condition::ProbeSlow),
                             _ => None,
                         };
-                        prop_assert_eq!(bench.state() == State::Open, expected.is_some());
+                        let closes = verdict == Verdict::Success && !is_slow && model.probe_succeeded();
+                        let state = match &expected {
+                            Some(_) => State::Open,
+                            None if closes => State::Closed,
+                            None => State::HalfOpen,
+                        };
+                        prop_assert_eq!(bench.state(), state);
                         prop_assert!(expected.is_none_or(|expected| expected == bench.last_condition()));
                     } else {
                         prop_assert_eq!(fingerprint(&bench.breaker), before, "it had nothing to say");
@@ -271,12 +193,33 @@ proptest! {
                     open[at].timed &= owed;
                     prop_assert_eq!(fingerprint(&bench.breaker), before);
                 }
+                Step::Check { finding, stale, next } => {
+                    let forced = state == State::Open && model.forced;
+                    let effect = match stale || mode == Mode::Disabled || forced {
+                        true => Effect::Nothing,
+                        false => model.check(state, &finding),
+                    };
+                    let until = bench.breaker.deadline();
+                    let of = if stale { generation.wrapping_sub(1) } else { generation };
+                    bench.check_of(of, finding, next);
+                    match effect {
+                        Effect::Nothing => prop_assert_eq!(fingerprint(&bench.breaker), before),
+                        Effect::Prolongs => {
+                            let until = until.map(|until| until.max(bench.now + next));
+                            prop_assert_eq!((bench.state(), bench.breaker.deadline()), (state, until));
+                        }
+                        Effect::HalfOpens => prop_assert_eq!(bench.state(), State::HalfOpen),
+                        Effect::Closes => prop_assert_eq!(bench.state(), State::Closed),
+                        Effect::Trips(condition) => {
+                            prop_assert_eq!((bench.state(), bench.last_condition()), (State::Open, condition));
+                        }
+                    }
+                }
                 Step::Pass(time) => bench.pass(time),
                 Step::Reset => {
                     bench.breaker.reset(bench.now);
                     prop_assert_eq!((bench.state(), bench.breaker.mode()), (State::Closed, mode));
-                    model.forget(bench.now);
-                    model.level = 0;
+                    model.reset(bench.now);
                 }
                 Step::Trip(hold) => {
                     bench.breaker.trip(bench.now, hold);
@@ -286,8 +229,7 @@ proptest! {
                     bench.breaker.set_mode(bench.now, mode_now);
                     prop_assert_eq!(bench.breaker.mode(), mode_now);
                     if mode != mode_now && [mode, mode_now].contains(&Mode::Disabled) {
-                        model.forget(bench.now);
-                        model.level = 0;
+                        model.reset(bench.now);
                     } else {
                         prop_assert_eq!(bench.state(), state);
                     }
@@ -308,6 +250,14 @@ proptest! {
             prop_assert_eq!(bench.breaker.consecutive_failures(), model.run);
             prop_assert_eq!(bench.breaker.backoff_level(), model.level);
             prop_assert!(bench.breaker.probes_in_flight() <= policy.probes as usize);
+            let checked = match policy.checks.when {
+                When::Off => false,
+                When::WhileOpen => bench.state() != State::Closed,
+                When::Always => true,
+            };
+            let forced = bench.state() == State::Open && model.forced;
+            let idle = bench.breaker.mode() == Mode::Disabled || forced;
+            prop_assert_eq!(bench.breaker.wants_checks(), checked && !idle);
             let generations = bench.breaker.generation() - generation;
             prop_assert_eq!(generations, transitions.len() as u64, "each change begins a generation");
         }
