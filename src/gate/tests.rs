@@ -1,5 +1,9 @@
 //! The gate: what connections that share a breaker may rely on.
 
+mod accounts;
+mod checks;
+mod log;
+
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
@@ -217,10 +221,19 @@ fn what_is_left_of_a_batch_after_a_trip_is_stale() {
 #[test]
 fn without_a_window_successes_do_not_wait_for_the_lock() {
     let (gate, lane, now) = gate(Policy::default());
+    passes_while_locked(&gate, lane.clone(), now, 0);
+    trip(&lane, now);
+    gate.reset(now);
+    passes_while_locked(&gate, lane, now, 2);
+    // Closed, but not for every call.
+    let (gate, lane, now) = self::gate(limited(None, Some(9)));
+    passes_while_locked(&gate, lane, now, 0);
+}
+
+fn passes_while_locked(gate: &Gate, lane: Lane, now: Instant, generation: Generation) {
     let held = gate.lock();
     let (done, passed) = std::sync::mpsc::channel();
     let caller = std::thread::spawn(move || {
-        let generation = lane.closed().expect("closed");
         lane.passed(3);
         lane.succeeded(now, generation, CallKind::Command, Duration::ZERO, 3);
         done.send(()).expect("somebody waits");

@@ -235,8 +235,19 @@ fn a_fault_of_our_own_machine_says_nothing() {
 fn a_fleet_spreads_its_checks_over_half_an_interval() {
     let firsts: Vec<Duration> = (0..1000).map(|seed| Pace::new(seed).next(8 * SECOND)).collect();
     let (least, most) = (firsts.iter().min().unwrap(), firsts.iter().max().unwrap());
+    assert_eq!(Pace::longest(8 * SECOND), 10 * SECOND);
     assert!(*least >= 6 * SECOND && *most <= Pace::longest(8 * SECOND));
     assert!(*most - *least > 3 * SECOND, "{least:?} {most:?}");
     let early = firsts.iter().filter(|first| **first < 8 * SECOND).count();
     assert!((400..600).contains(&early), "{early}");
+}
+
+#[test]
+fn the_words_for_checks_are_those_of_the_documentation() {
+    assert_eq!(When::ALL.map(When::label), ["off", "while_open", "always"]);
+    assert_eq!(Remedy::ALL.map(Remedy::label), ["half_open", "close"]);
+    let findings = [Finding::Ready, Finding::Alive, failed(), Finding::Nothing];
+    assert_eq!(findings.each_ref().map(Finding::label), ["ready", "alive", "failed", "nothing"]);
+    assert_eq!(findings.each_ref().map(Finding::label), Finding::LABELS);
+    assert_eq!(findings.each_ref().map(Finding::cause), [None, None, Some(&Fault::Refused.into()), None]);
 }

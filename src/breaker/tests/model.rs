@@ -250,6 +250,8 @@ proptest! {
             prop_assert_eq!(bench.breaker.consecutive_failures(), model.run);
             prop_assert_eq!(bench.breaker.backoff_level(), model.level);
             prop_assert!(bench.breaker.probes_in_flight() <= policy.probes as usize);
+            let learns = bench.state() == State::Closed && bench.breaker.mode() != Mode::Disabled;
+            prop_assert_eq!(bench.breaker.wants_success(), learns && model.wants_success());
             let checked = match policy.checks.when {
                 When::Off => false,
                 When::WhileOpen => bench.state() != State::Closed,

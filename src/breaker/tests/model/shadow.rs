@@ -153,6 +153,13 @@ impl Model {
         }
     }
 
+    /// Whether a closed breaker would not be the same after a success.
+    pub(super) fn wants_success(&self) -> bool {
+        let rates = &self.policy.rates;
+        let windowed = rates.failure_rate.is_some() || rates.slow_call_rate.is_some();
+        self.run > 0 || self.failed_checks > 0 || windowed
+    }
+
     /// The shortest and the longest delay of a trip, by PEERS' formulas; moves the level on.
     fn delay(&mut self) -> (f64, f64) {
         let policy = &self.policy;
