@@ -145,6 +145,15 @@ impl Session {
         }
     }
 
+    /// Relays a message that nothing more is to be known of; one that is whole leaves no state behind.
+    #[inline]
+    fn relay_unread(&mut self, now: Instant, len: usize, rest: &[u8]) -> Step {
+        if rest.len() - HEADER >= len {
+            return Step::Take(HEADER + len);
+        }
+        self.relay(now, len, Reading::Nothing)
+    }
+
     /// Relays a body, reading it if need be.
     #[inline]
     fn relay(&mut self, now: Instant, len: usize, reading: Reading) -> Step {
@@ -174,7 +183,7 @@ impl Session {
                 return self.relay(now, len, Reading::Error(Box::default()));
             }
             b'N' => return self.relay(now, len, Reading::Notice(Box::default())),
-            b'S' | b'A' => return self.relay(now, len, Reading::Nothing),
+            b'S' | b'A' => return self.relay_unread(now, len, rest),
             _ => self.server.omen = None,
         }
         self.queue.promote(now, &mut self.ledger);
@@ -212,7 +221,7 @@ impl Session {
                 return Step::Take(run);
             }
         }
-        self.relay(now, len, Reading::Nothing)
+        self.relay_unread(now, len, rest)
     }
 
     /// A message during startup.

@@ -162,6 +162,10 @@ impl Table {
 impl Row {
     fn matches(&self, error: &[u8]) -> bool {
         let code = self.code.as_str();
+        if code.as_bytes().first() != error.first() {
+            // Most rows: not worth a call.
+            return false;
+        }
         let Some(rest) = error.strip_prefix(code.as_bytes()) else { return false };
         match rest.first() {
             _ if self.prefix => true,

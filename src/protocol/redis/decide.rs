@@ -266,7 +266,7 @@ impl Session {
                     }
                     Pass::Free => 0,
                 };
-                self.blocks += 1;
+                self.blocks = self.blocks.wrapping_add(1);
                 owed.effect = Effect::Multi(self.blocks);
                 self.block =
                     Block::Open { number: self.blocks, generation, unbounded: false, scripted: false };
@@ -290,7 +290,7 @@ impl Session {
             }
             Command::Subscribe(topic) if asked.args > 0 => {
                 owed.expect = Expect::Confirmations { topic, leave: false, left: asked.args };
-                self.subscriptions.asked += u64::from(!muted);
+                self.subscriptions.asked += u32::from(!muted);
             }
             Command::Unsubscribe(topic) if asked.args > 0 => {
                 owed.expect = Expect::Confirmations { topic, leave: true, left: asked.args };

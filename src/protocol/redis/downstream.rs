@@ -58,7 +58,7 @@ impl Session {
                     let head = request::head(rest, seen);
                     self.head(&mut batch, head, rest, plan)
                 }
-                Request::Body(_) => self.body(rest, plan),
+                Request::Body(_) => self.rest(rest, plan),
                 Request::Closed => {
                     plan.drop(rest.len());
                     break;
@@ -150,9 +150,8 @@ impl Session {
                 let fate = self.begin(batch, asked, plan);
                 pass(&fate, len, plan);
                 let watch = self.watch(command, args, &fate);
-                self.request = Request::Body(Decided { body: Body::new(args), fate, watch });
                 // A request without arguments ends here, and there may be nothing behind it to come back for.
-                self.body(behind, plan)
+                self.body(Decided { body: Body::new(args), fate, watch }, behind, plan)
             }
             Head::Inline { words, len } => {
                 let Some((name, arguments)) = words.split_first() else { return Ok(true) };
@@ -205,7 +204,7 @@ impl Session {
             return Ok(true);
         }
         let fate = Fate { way: Way::Forward { owed: true }, then: Then::GoOn };
-        self.request = Request::Body(Decided { body, fate, watch: None });
+        self.request = Request::Body(Box::new(Decided { body, fate, watch: None }));
         match flow {
             Flow::Done(more) | Flow::Partial(more) => {
                 plan.forward(len + more);
@@ -232,25 +231,37 @@ impl Session {
         now < until
     }
 
-    /// Within a request that has been decided upon. Whether to go on.
-    fn body(&mut self, rest: &[u8], plan: &mut Plan) -> Result<bool, Breach> {
-        let Request::Body(decided) = &mut self.request else { return Ok(true) };
+    /// The rest of a request that has been decided upon. Whether to go on.
+    fn rest(&mut self, rest: &[u8], plan: &mut Plan) -> Result<bool, Breach> {
+        match std::mem::replace(&mut self.request, Request::Head { seen: 0 }) {
+            Request::Body(decided) => self.body(*decided, rest, plan),
+            other => {
+                self.request = other;
+                Ok(true)
+            }
+        }
+    }
+
+    /// A request that has been decided upon, behind its head. Whether to go on.
+    fn body(&mut self, mut decided: Decided, rest: &[u8], plan: &mut Plan) -> Result<bool, Breach> {
         let flow = match &mut decided.watch {
             Some(watch) => decided.body.advance(rest, Some(&mut |word| watch.argument(word))),
             None => decided.body.advance(rest, None),
         };
-        let (len, done) = match flow {
-            Flow::Done(len) => (len, true),
-            Flow::Partial(len) => (len, false),
-            Flow::Broken(breach) => return Err(breach),
+        let more = match flow {
+            Flow::Done(len) => {
+                pass(&decided.fate, len, plan);
+                self.finished(decided.fate, decided.watch);
+                return Ok(true);
+            }
+            Flow::Partial(len) => {
+                pass(&decided.fate, len, plan);
+                Ok(false)
+            }
+            Flow::Broken(breach) => Err(breach),
         };
-        pass(&decided.fate, len, plan);
-        if done
-            && let Request::Body(decided) = std::mem::replace(&mut self.request, Request::Head { seen: 0 })
-        {
-            self.finished(decided.fate, decided.watch);
-        }
-        Ok(done)
+        self.request = Request::Body(Box::new(decided));
+        more
     }
 
     /// A request's last byte has come.

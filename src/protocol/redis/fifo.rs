@@ -110,7 +110,7 @@ pub(super) enum Effect {
     /// Everything.
     Reset,
     /// A transaction was opened, unless it is an error; its number.
-    Multi(u64),
+    Multi(u32),
     /// It holds a transaction's replies.
     Exec,
     /// The backend closes the connection.

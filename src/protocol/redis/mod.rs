@@ -51,6 +51,7 @@ pub use session::Session;
 use arc_swap::ArcSwap;
 
 use super::Limit;
+use crate::breaker::Verdict;
 use crate::config;
 use named::Named;
 
@@ -120,6 +121,11 @@ impl Settings {
     /// The verdict table.
     pub fn verdicts(&self) -> Arc<classify::Table> {
         self.live.load().verdicts.clone()
+    }
+
+    /// The verdict on an error, given its text without the type byte.
+    fn verdict(&self, error: &[u8]) -> Verdict {
+        self.live.load().verdicts.verdict(error)
     }
 
     fn reject_code(&self) -> Arc<str> {

@@ -6,9 +6,14 @@ use std::time::Instant;
 
 use crate::gate::Permit;
 
-/// The probes that a connection's replies will decide, oldest first; only the last may be unspent.
+/// The probes that a connection's replies will decide. Most connections never have one, so there is a hand only once one has
+/// been held.
 #[derive(Debug, Default)]
-pub(super) struct Probes {
+pub(super) struct Probes(Option<Box<Hand>>);
+
+#[derive(Debug, Default)]
+struct Hand {
+    /// Oldest first; only the last may be unspent.
     held: Vec<Probe>,
     /// Numbers the probes, so that a reply decides none but its own.
     next: u32,
@@ -28,7 +33,7 @@ pub(super) struct Probe {
 impl Probes {
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
-        self.held.is_empty()
+        self.0.as_ref().is_none_or(|hand| hand.held.is_empty())
     }
 
     /// Takes a probe in hand; its number. `spent`: what will decide it is being sent; `owed`: the next move is the
@@ -37,42 +42,49 @@ impl Probes {
         if !owed {
             permit.set_owed(false);
         }
-        let number = self.next;
-        self.next = self.next.wrapping_add(1);
-        self.held.push(Probe { number, permit, spent, owed });
+        let hand = self.0.get_or_insert_default();
+        let number = hand.next;
+        hand.next = hand.next.wrapping_add(1);
+        hand.held.push(Probe { number, permit, spent, owed });
         number
     }
 
     /// Gives out of hand the probe of this number, if it is still held.
     pub(super) fn release(&mut self, number: Option<u32>) -> Option<Permit> {
-        let at = self.held.iter().position(|probe| Some(probe.number) == number)?;
-        Some(self.held.remove(at).permit)
+        let held = &mut self.0.as_mut()?.held;
+        let at = held.iter().position(|probe| Some(probe.number) == number)?;
+        Some(held.remove(at).permit)
     }
 
     /// Gives the oldest out of hand.
     pub(super) fn release_oldest(&mut self) -> Option<Permit> {
-        if self.held.is_empty() { None } else { Some(self.held.remove(0).permit) }
+        let held = &mut self.0.as_mut()?.held;
+        if held.is_empty() { None } else { Some(held.remove(0).permit) }
     }
 
     /// Gives all out of hand, undecided: their slots are free.
     pub(super) fn clear(&mut self) {
-        self.held.clear();
+        if let Some(hand) = &mut self.0 {
+            hand.held.clear();
+        }
     }
 
     /// The probe in hand that nothing has been sent for yet, if its slot is still its own: a client that was silent
     /// for too long has lost it.
     pub(super) fn unspent(&mut self, now: Instant) -> Option<&mut Probe> {
-        let last = self.held.last().filter(|probe| !probe.spent)?;
+        let held = &mut self.0.as_mut()?.held;
+        let last = held.last().filter(|probe| !probe.spent)?;
         if !last.permit.is_live(now) {
-            self.held.pop();
+            held.pop();
             return None;
         }
-        self.held.last_mut()
+        held.last_mut()
     }
 
     /// Tells the breaker whose move it is, where that is news.
     pub(super) fn set_owed(&mut self, owed: bool) {
-        for probe in self.held.iter_mut().filter(|probe| probe.owed != owed) {
+        let held = self.0.iter_mut().flat_map(|hand| &mut hand.held);
+        for probe in held.filter(|probe| probe.owed != owed) {
             probe.owed = owed;
             probe.permit.set_owed(owed);
         }

@@ -8,7 +8,7 @@ use std::fmt;
 
 use memchr::memchr2;
 
-use super::number::{Number, number};
+use super::number::{Number, number, short_string};
 
 /// The longest inline request, as in Redis (`PROTO_INLINE_MAX_SIZE`).
 pub(super) const INLINE_MAX: usize = 64 * 1024;
@@ -220,8 +220,33 @@ impl Body {
 
     /// Reads on.
     #[inline]
-    pub(super) fn advance(&mut self, input: &[u8], mut watch: Option<Show<'_>>) -> Flow {
+    pub(super) fn advance(&mut self, input: &[u8], watch: Option<Show<'_>>) -> Flow {
+        let at = match watch {
+            None if self.at == At::Length => self.short(input),
+            _ => 0,
+        };
+        match self.left {
+            0 => Flow::Done(at),
+            _ => self.read(input, at, watch),
+        }
+    }
+
+    /// The length of the arguments that are whole and short, as most are: up to the first that is not.
+    #[inline]
+    fn short(&mut self, input: &[u8]) -> usize {
         let mut at = 0;
+        while self.left > 0
+            && let Some(rest @ [b'$', ..]) = input.get(at..)
+            && let Some(len) = short_string(rest)
+        {
+            self.left -= 1;
+            at += len;
+        }
+        at
+    }
+
+    /// Reads on from `at`, whatever is there.
+    fn read(&mut self, input: &[u8], mut at: usize, mut watch: Option<Show<'_>>) -> Flow {
         while self.left > 0 {
             let rest = input.get(at..).unwrap_or_default();
             match self.at {

@@ -4,8 +4,11 @@
 
 use memchr::memchr;
 
-use super::number::{Number, number};
+use super::number::{Number, number, short_string};
 use super::reply::{PEEK_MAX, Seen, Step};
+
+/// How far a line's end is looked for byte by byte.
+const NEAR: usize = 8;
 
 /// Where a value that has been let through in part goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +45,16 @@ pub(super) struct Run<'a> {
 pub(super) fn run(input: &[u8], depth: usize, most: u64) -> Run<'_> {
     let mut run = Run { n: 0, len: 0, seen: Seen::Nothing };
     while run.n < most {
-        match scalar(input.get(run.len..).unwrap_or_default(), depth) {
+        let rest = input.get(run.len..).unwrap_or_default();
+        if let [b'$', ..] = rest
+            && let Some(len) = short_string(rest)
+        {
+            // What most values are.
+            run.n += 1;
+            run.len += len;
+            continue;
+        }
+        match scalar(rest, depth) {
             Scalar::Whole { seen: Seen::Error { .. }, .. } | Scalar::Part { .. } | Scalar::None(_) => break,
             Scalar::Whole { len, seen } => {
                 run.n += 1;
@@ -57,7 +69,6 @@ pub(super) fn run(input: &[u8], depth: usize, most: u64) -> Run<'_> {
 }
 
 /// The value at the start of `input`, at nesting `depth`.
-#[inline]
 pub(super) fn scalar(input: &[u8], depth: usize) -> Scalar<'_> {
     match input.first() {
         None => Scalar::None(Step::Hold),
@@ -162,6 +173,13 @@ pub(super) fn length<'a>(input: &[u8]) -> Result<(Option<u64>, usize), Step<'a>>
 /// The length of the line at the start of `input`, its CRLF included.
 #[inline]
 fn line_end(input: &[u8]) -> Option<usize> {
+    // `+OK` and `:1` are over before a search for the end has begun.
+    let near = input.iter().take(NEAR).position(|byte| *byte == b'\r');
+    if let Some(at) = near
+        && input.get(at + 1) == Some(&b'\n')
+    {
+        return Some(at + 2);
+    }
     let mut from = 0;
     loop {
         let at = from + memchr(b'\r', input.get(from..)?)?;

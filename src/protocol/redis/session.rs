@@ -32,7 +32,7 @@ pub struct Session {
     pub(super) mute: Mute,
     pub(super) block: Block,
     /// Numbers the transactions, so that a late error to one MULTI cannot end another.
-    pub(super) blocks: u64,
+    pub(super) blocks: u32,
     /// The backend holds a WATCH of this connection.
     pub(super) watching: bool,
     /// A WATCH was rejected: the transaction it was to guard must not run.
@@ -89,8 +89,8 @@ pub(super) enum Link {
 pub(super) enum Request {
     /// At the head of a request; so much of an inline one has been searched for its end.
     Head { seen: usize },
-    /// Within a request that has been decided upon.
-    Body(Decided),
+    /// Within a request that has been decided upon, and that has not come whole.
+    Body(Box<Decided>),
     /// Nothing that follows is looked at: QUIT, or a breach of the protocol.
     Closed,
     /// Everything that follows is passed on.
@@ -114,7 +114,7 @@ pub(super) enum Block {
     /// No transaction is open.
     None,
     /// One is open at the backend: what belongs to it passes.
-    Open { number: u64, generation: Generation, unbounded: bool, scripted: bool },
+    Open { number: u32, generation: Generation, unbounded: bool, scripted: bool },
     /// One that was rejected: the backend knows nothing of it, and none of it will pass.
     Virtual(Rejection),
 }

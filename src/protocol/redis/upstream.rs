@@ -21,12 +21,19 @@ pub(super) struct Frame {
     first: u8,
     /// It is an error.
     failed: bool,
-    /// What an error in it says; none: success.
-    verdict: Option<Verdict>,
+    /// What an error in it says, if that is no success: few are, so it takes room only then.
+    verdict: Option<Box<Verdict>>,
     /// The last integer directly inside it: a confirmation's number of subscriptions.
-    count: Option<u64>,
+    count: Option<u32>,
     /// It does not reach the client.
     swallowed: bool,
+}
+
+impl Frame {
+    /// What it says of the backend.
+    fn take_verdict(&mut self) -> Verdict {
+        self.verdict.take().map_or(Verdict::Success, |verdict| *verdict)
+    }
 }
 
 /// What a frame is to the queue.
@@ -50,13 +57,13 @@ enum Role {
 /// What is known of the client's subscriptions, from the confirmations.
 #[derive(Debug, Default)]
 pub(super) struct Subscriptions {
-    channels: u64,
-    patterns: u64,
-    shards: u64,
+    channels: u32,
+    patterns: u32,
+    shards: u32,
     /// RESP3 is spoken: pushes have a type of their own.
     resp3: bool,
-    /// Requests to subscribe among those that the backend owes a reply for.
-    pub(super) asked: u64,
+    /// Requests to subscribe among those that the backend owes a reply for, each an entry of the queue.
+    pub(super) asked: u32,
     /// Confirmations may come that nobody waits for, because CLIENT REPLY kept their requests out of the queue.
     pub(super) unannounced: bool,
 }
@@ -76,7 +83,7 @@ impl Subscriptions {
         self.channels + self.patterns + self.shards > 0
     }
 
-    fn of(&self, topic: Topic) -> u64 {
+    fn of(&self, topic: Topic) -> u32 {
         match topic {
             Topic::Channels => self.channels,
             Topic::Patterns => self.patterns,
@@ -85,7 +92,7 @@ impl Subscriptions {
     }
 
     /// A confirmation's count: of channels and patterns together, or of shard channels.
-    fn set(&mut self, topic: Topic, count: u64) {
+    fn set(&mut self, topic: Topic, count: u32) {
         match topic {
             Topic::Channels => self.channels = count.saturating_sub(self.patterns),
             Topic::Patterns => self.patterns = count.saturating_sub(self.channels),
@@ -234,10 +241,13 @@ impl Session {
                 self.frame.failed = true;
                 let head = self.fifo.head_owed();
                 if head.is_some_and(|head| head.scripted && head.effect != Effect::Exec) {
-                    self.frame.verdict = Some(Verdict::Ignored);
+                    self.frame.verdict = Some(Box::new(Verdict::Ignored));
                     return;
                 }
-                self.frame.verdict = Some(self.settings.verdicts().verdict(text));
+                self.frame.verdict = match self.settings.verdict(text) {
+                    Verdict::Success => None,
+                    verdict => Some(Box::new(verdict)),
+                };
                 // The backend closes behind these; its end of file is then no second failure.
                 let last_words: [&[u8]; 4] =
                     [b"UNBLOCKED", b"DENIED", b"ERR max number of clients", b"ERR Protocol error"];
@@ -247,10 +257,10 @@ impl Session {
                 let head = self.fifo.head_owed().filter(|head| head.effect == Effect::Exec);
                 if let Some(scripted) = head.map(|head| head.scripted)
                     && self.frame.verdict.is_none()
-                    && let verdict @ Verdict::Failure(_) = self.settings.verdicts().verdict(text)
+                    && let verdict @ Verdict::Failure(_) = self.settings.verdict(text)
                 {
                     // Which of the replies is a script's is not known.
-                    self.frame.verdict = Some(if scripted { Verdict::Ignored } else { verdict });
+                    self.frame.verdict = Some(Box::new(if scripted { Verdict::Ignored } else { verdict }));
                 }
             }
             Seen::Error { .. } => {}
@@ -303,7 +313,7 @@ impl Session {
         if let Expect::Confirmations { leave: false, .. } = owed.expect {
             self.subscriptions.asked = self.subscriptions.asked.saturating_sub(1);
         }
-        let verdict = self.frame.verdict.take().unwrap_or(Verdict::Success);
+        let verdict = self.frame.take_verdict();
         let hollow = verdict == Verdict::Success && !owed.conclusive;
         if owed.effect != Effect::None {
             self.take_effect(&owed);
@@ -380,7 +390,7 @@ impl Session {
 
     /// An error that nobody waits for: the backend refuses the connection, or the queue is wrong.
     fn strayed(&mut self, now: Instant) {
-        let verdict = self.frame.verdict.take().unwrap_or(Verdict::Success);
+        let verdict = self.frame.take_verdict();
         match (&verdict, &self.life) {
             (Verdict::Failure(_), Life::Relay(Link::Fresh(generation))) => match self.probes.release_oldest()
             {

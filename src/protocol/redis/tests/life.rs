@@ -375,3 +375,9 @@ fn a_pipeline_of_one_kind_of_command_is_one_entry() {
     rig.client(reqs(&["EVAL x 0", "BLPOP k 5", "EVAL x 0", "BLPOP k 7"])).server("$-1\r\n");
     assert_eq!(rig.wait(), Wait::Backend(RESPONSE + Duration::from_secs(5)), "each waits its own time");
 }
+
+#[test]
+fn what_few_sessions_need_takes_no_room_in_the_others() {
+    let size = size_of::<crate::protocol::redis::Session>();
+    assert!(size <= 296, "{size}");
+}
