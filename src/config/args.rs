@@ -225,7 +225,7 @@ impl Args for Flags {
         for setting in SETTINGS.iter().filter(|setting| setting.is_global()) {
             let arg = Arg::new(setting.name)
                 .long(setting.dashed())
-                .value_name(setting.placeholder())
+                .value_name(setting.kind.placeholder())
                 .help(setting.help_text())
                 .help_heading(setting.group.heading());
             // `--failure-threshold -1` is a value out of range, not an unknown flag.

@@ -8,10 +8,10 @@ use serde_json::Value as Json;
 
 use super::proxy_protocol::Version;
 use super::raw::Speaks;
-use super::settings::{Key, SETTINGS, Setting};
+use super::settings::{Key, SETTINGS};
 use super::tls::{self, Upstream, Verify};
 use super::value::{Value, Values};
-use super::{Backend, Overrides, Protocol};
+use super::{Backend, Overrides, Protocol, units};
 use crate::breaker::{Share, Span};
 
 /// Every setting of a backend by its TOML key, in the order of the documentation.
@@ -141,7 +141,7 @@ fn json(value: Value) -> Json {
         Value::Text(text) | Value::Host(Some(text)) => text.to_string(),
         Value::Share(Some(share)) => percent(share),
         Value::Window(Span::Calls(n)) => format!("{n}calls"),
-        Value::Window(Span::Time(span)) | Value::Span(Some(span)) => Setting::words(span),
+        Value::Window(Span::Time(span)) | Value::Span(Some(span)) => units::words(span),
         Value::Mode(mode) => mode.label().to_owned(),
         Value::Word(word) => word.to_owned(),
         Value::Address(Some(address)) => address.to_string(),

@@ -13,7 +13,8 @@ use toml::de::{DeTable, DeValue};
 
 use super::error::{Error, Origin, Reason};
 use super::raw::{Declared, Entry, Layer, Speaks, Written, per_backend, printable, unknown};
-use super::settings::{SETTINGS, Scope, Setting, same};
+use super::settings::{SETTINGS, Scope, Setting};
+use super::spelling::same;
 
 /// What a file says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -221,8 +222,10 @@ impl Reader<'_> {
         let value = match value.get_ref() {
             DeValue::String(text) => Written::One(text.to_string()),
             DeValue::Integer(number) if number.radix() == 10 => Written::One(number.as_str().to_owned()),
-            DeValue::Boolean(switch) if setting.takes_boolean() => Written::One(switch.to_string()),
-            DeValue::Float(number) if setting.takes_fraction() => Written::One(number.as_str().to_owned()),
+            DeValue::Boolean(switch) if setting.kind.takes_boolean() => Written::One(switch.to_string()),
+            DeValue::Float(number) if setting.kind.takes_fraction() => {
+                Written::One(number.as_str().to_owned())
+            }
             DeValue::Array(items) => {
                 let texts: Option<Vec<String>> =
                     items.iter().map(|item| item.get_ref().as_str().map(str::to_owned)).collect();
@@ -234,7 +237,7 @@ impl Reader<'_> {
                     }
                 }
             }
-            other => return self.wrong(span, name, setting.toml_type(), other),
+            other => return self.wrong(span, name, setting.kind.toml_type(), other),
         };
         let entry = Entry { value, key: Some(printable(name)), origin: self.at(span.clone()) };
         if layer.insert(setting.key, entry).is_some() {

@@ -33,6 +33,7 @@ pub mod proxy_protocol;
 pub mod raw;
 pub mod resolve;
 pub mod settings;
+mod spelling;
 #[cfg(test)]
 mod tests;
 pub mod tls;

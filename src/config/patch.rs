@@ -62,12 +62,12 @@ fn find(name: &str) -> Result<&'static Setting, Reason> {
 fn written(setting: &Setting, value: &Json) -> Result<Written, Reason> {
     let found = match value {
         Json::String(text) => return Ok(Written::One(text.clone())),
-        Json::Number(number) if number.is_f64() && !setting.takes_fraction() => "float",
+        Json::Number(number) if number.is_f64() && !setting.kind.takes_fraction() => "float",
         Json::Number(number) => return Ok(Written::One(number.to_string())),
         Json::Null => "null",
         Json::Bool(_) => "boolean",
         Json::Array(_) => "array",
         Json::Object(_) => "object",
     };
-    Err(Reason::WrongType { expected: setting.toml_type(), found })
+    Err(Reason::WrongType { expected: setting.kind.toml_type(), found })
 }

@@ -7,7 +7,8 @@
 use std::collections::BTreeMap;
 
 use super::error::{Error, Origin, Reason};
-use super::settings::{Key, SETTINGS, Scope, Setting, VARIABLE_PREFIX, nearest};
+use super::settings::{Key, SETTINGS, Scope, Setting, VARIABLE_PREFIX};
+use super::spelling::nearest;
 
 /// The environment, or the part of it that begins with `FUSEWIRE_`.
 pub type Env = BTreeMap<String, String>;

@@ -5,21 +5,23 @@
 //! what only shows in combination (two backends on one address) is refused. Nothing after this place refuses a
 //! setting. Absent on purpose: the file system and the process environment.
 
-use std::path::PathBuf;
+mod policy;
+mod stack;
+
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::error::{Error, Origin, Reason};
 use super::file::File;
-use super::proxy_protocol::{Network, Version};
+use super::proxy_protocol::Version;
 use super::raw::{Declared, Entry, Layer, Speaks};
-use super::settings::{Key, SETTINGS, Setting};
-use super::value::{Value, Values, preset, read};
+use super::settings::{Key, SETTINGS};
+use super::value::{Value, Values, read};
 use super::{
-    AdminAccess, Backend, Config, Endpoint, Loaded, Log, LogFormat, Overrides, Postgres, Protocol,
-    ProxyProtocol, Redis, SqlState, Timeouts, Tls, effective, tls, units,
+    AdminAccess, Backend, Config, Endpoint, Loaded, Log, Postgres, Protocol, ProxyProtocol, Redis, Timeouts,
+    Tls, tls,
 };
-use crate::breaker::{Bulkhead, Checks, Factor, Mode, Policy, Rates, Remedy, Share, Span, When};
+pub(super) use policy::change_policy;
+use stack::{LISTS, Stack};
 
 /// All that was written, by nearness.
 #[derive(Debug, Default)]
@@ -45,35 +47,6 @@ pub fn resolve(sources: &Sources, problems: Vec<Error>) -> Result<Loaded, Vec<Er
     let loaded = resolver.run(sources);
     match loaded {
         Some(loaded) if resolver.problems.is_empty() => Ok(Loaded { warnings: resolver.warnings, ..loaded }),
-        _ => Err(resolver.problems),
-    }
-}
-
-/// The policy of a backend whose settings are `present`, with some of them changed. Also what is suspicious about it.
-///
-/// # Errors
-/// All that is wrong, `problems` first; at least one.
-pub(super) fn change_policy(
-    backend: &Backend,
-    present: &Values,
-    changes: &Layer,
-    problems: Vec<Error>,
-) -> Result<(Policy, Vec<String>), Vec<Error>> {
-    let mut resolver = Resolver { problems, warnings: Vec::new() };
-    let speaks = Some(effective::speaks(backend));
-    let changes = resolver.read(changes, speaks);
-    let stack = Stack { layers: vec![&changes], present: Some(present), speaks };
-    match resolver.policy(&backend.name, &Origin::Request, &stack) {
-        Some(policy) if resolver.problems.is_empty() => {
-            let longest = policy.recovery_timeout_max;
-            if !stack.is_written(Key::RecoveryTimeoutMax) && longest != backend.breaker.recovery_timeout_max {
-                let (name, longest) = (&backend.name, Setting::words(longest));
-                resolver
-                    .warnings
-                    .push(format!("backend '{name}': recovery_timeout_max follows, to {longest}"));
-            }
-            Ok((policy, resolver.warnings))
-        }
         _ => Err(resolver.problems),
     }
 }
@@ -286,78 +259,6 @@ impl Resolver {
             .ok()
     }
 
-    /// The breaker's policy, and what in it is not as its author may think.
-    fn policy(&mut self, name: &str, origin: &Origin, stack: &Stack<'_>) -> Option<Policy> {
-        let recovery_timeout = stack.span(Key::RecoveryTimeout)??;
-        let mut recovery_timeout_max = stack.span(Key::RecoveryTimeoutMax)??;
-        if recovery_timeout_max < recovery_timeout {
-            if stack.is_written(Key::RecoveryTimeoutMax) {
-                let words = |span| humantime::format_duration(span).to_string();
-                let (value, least) = (words(recovery_timeout_max), words(recovery_timeout));
-                let reason = Reason::BelowRecoveryTimeout { value, least };
-                self.refuse(origin, Some(Key::RecoveryTimeoutMax.name()), reason);
-            }
-            recovery_timeout_max = recovery_timeout;
-        }
-        let policy = Policy {
-            mode: stack.mode(Key::Mode)?,
-            failure_threshold: stack.limit(Key::FailureThreshold)?,
-            rates: Rates {
-                window: stack.window(Key::Window)?,
-                min_calls: stack.count(Key::MinCalls)?,
-                failure_rate: stack.share(Key::FailureRate)?,
-                slow_call_rate: stack.share(Key::SlowCallRate)?,
-                slow_call_duration: stack.span(Key::SlowCallDuration)??,
-            },
-            recovery_timeout,
-            recovery_backoff: stack.factor(Key::RecoveryBackoff)?,
-            recovery_timeout_max,
-            recovery_jitter: stack.share(Key::RecoveryJitter)??,
-            success_threshold: stack.count(Key::SuccessThreshold)?,
-            probes: stack.count(Key::Probes)?,
-            probe_timeout: stack.span(Key::ProbeTimeout)??,
-            slow_start: stack.span(Key::SlowStart)?,
-            checks: Checks {
-                when: stack.word(Key::Check, &When::ALL, When::label)?,
-                interval: stack.span(Key::CheckInterval)??,
-                may: stack.word(Key::CheckMay, &Remedy::ALL, Remedy::label)?,
-            },
-            bulkhead: Bulkhead {
-                connections: stack.limit(Key::MaxConnections)?,
-                calls: stack.limit(Key::MaxCalls)?,
-                wait: stack.span(Key::BulkheadWait)??,
-            },
-        };
-        let idle = |key: Key, rate: &str| {
-            stack
-                .is_written(key)
-                .then(|| format!("backend '{name}': {} has no effect without {rate}", key.name()))
-        };
-        if !policy.rates.are_on() {
-            let rates = "failure_rate or slow_call_rate";
-            self.warnings.extend([Key::Window, Key::MinCalls].into_iter().filter_map(|key| idle(key, rates)));
-            if policy.failure_threshold.is_none() && policy.mode != Mode::Disabled {
-                self.warnings.push(format!("backend '{name}': every trip condition is off"));
-            }
-        }
-        if policy.rates.slow_call_rate.is_none() {
-            self.warnings.extend(idle(Key::SlowCallDuration, "slow_call_rate"));
-        }
-        if policy.checks.when == When::Off {
-            let keys = [Key::CheckInterval, Key::CheckMay, Key::CheckUser];
-            self.warnings.extend(keys.into_iter().filter_map(|key| idle(key, "check")));
-        }
-        if policy.bulkhead.connections.is_none() && policy.bulkhead.calls.is_none() {
-            self.warnings.extend(idle(Key::BulkheadWait, "max_connections or max_calls"));
-        }
-        if policy.checks.when == When::Always && policy.failure_threshold.is_none() {
-            let why = "without failure_threshold no check trips";
-            self.warnings
-                .push(format!("backend '{name}': check = always has the effect of while_open: {why}"));
-        }
-        Some(policy)
-    }
-
     /// No two may listen on one address, and none may dial itself.
     fn addresses(&mut self, merged: &[Merged], backends: &[Backend], admin: Option<&Endpoint>) {
         let origin = |backend: &Backend| {
@@ -410,130 +311,5 @@ impl Merged {
         }
         self.upstream_written |= declared.settings.contains_key(&Key::Upstream);
         if is_file { self.file = values } else { self.specs.push(values) }
-    }
-}
-
-const LISTS: [Key; 3] = [Key::FailureErrors, Key::SuccessErrors, Key::IgnoredErrors];
-
-/// Layers of values, nearest first, over what holds already or else the presets.
-struct Stack<'a> {
-    layers: Vec<&'a Values>,
-    present: Option<&'a Values>,
-    speaks: Option<Speaks>,
-}
-
-impl Stack<'_> {
-    /// The nearest value. None: it is required and was not given.
-    fn get(&self, key: Key) -> Option<Value> {
-        let layers = self.layers.iter().chain(self.present.iter());
-        layers.into_iter().find_map(|layer| layer.get(&key)).cloned().or_else(|| preset(key, self.speaks))
-    }
-
-    fn count(&self, key: Key) -> Option<u32> {
-        if let Value::Count(n) = self.get(key)? { Some(n) } else { None }
-    }
-
-    /// Whether anyone said it, so that it is not the default.
-    fn is_written(&self, key: Key) -> bool {
-        self.layers.iter().any(|layer| layer.contains_key(&key))
-    }
-
-    fn limit(&self, key: Key) -> Option<Option<u32>> {
-        if let Value::Limit(limit) = self.get(key)? { Some(limit) } else { None }
-    }
-
-    fn share(&self, key: Key) -> Option<Option<Share>> {
-        if let Value::Share(share) = self.get(key)? { Some(share) } else { None }
-    }
-
-    fn factor(&self, key: Key) -> Option<Factor> {
-        if let Value::Factor(factor) = self.get(key)? { Some(factor) } else { None }
-    }
-
-    fn window(&self, key: Key) -> Option<Span> {
-        if let Value::Window(span) = self.get(key)? { Some(span) } else { None }
-    }
-
-    fn mode(&self, key: Key) -> Option<Mode> {
-        if let Value::Mode(mode) = self.get(key)? { Some(mode) } else { None }
-    }
-
-    /// The thing of `all` that the nearest word names.
-    fn word<T: Copy>(&self, key: Key, all: &[T], label: impl Fn(T) -> &'static str) -> Option<T> {
-        let Value::Word(word) = self.get(key)? else { return None };
-        all.iter().copied().find(|&thing| label(thing) == word)
-    }
-
-    fn span(&self, key: Key) -> Option<Option<Duration>> {
-        if let Value::Span(span) = self.get(key)? { Some(span) } else { None }
-    }
-
-    fn address(&self, key: Key) -> Option<Option<Endpoint>> {
-        if let Value::Address(address) = self.get(key)? { Some(address) } else { None }
-    }
-
-    fn text(&self, key: Key) -> Option<Arc<str>> {
-        if let Value::Text(text) = self.get(key)? { Some(text) } else { None }
-    }
-
-    fn path(&self, key: Key) -> Option<Option<PathBuf>> {
-        if let Value::Path(path) = self.get(key)? { Some(path) } else { None }
-    }
-
-    fn host(&self, key: Key) -> Option<Option<Arc<str>>> {
-        if let Value::Host(host) = self.get(key)? { Some(host) } else { None }
-    }
-
-    fn hosts(&self, key: Key) -> Option<Vec<Arc<str>>> {
-        if let Value::Hosts(hosts) = self.get(key)? { Some(hosts) } else { None }
-    }
-
-    fn commands(&self, key: Key) -> Option<Vec<Arc<str>>> {
-        if let Value::Commands(names) = self.get(key)? { Some(names) } else { None }
-    }
-
-    fn networks(&self, key: Key) -> Option<Vec<Network>> {
-        if let Value::Networks(networks) = self.get(key)? { Some(networks) } else { None }
-    }
-
-    fn switch(&self, key: Key) -> Option<bool> {
-        if let Value::Switch(on) = self.get(key)? { Some(on) } else { None }
-    }
-
-    fn tls_mode(&self, key: Key) -> Option<tls::Mode> {
-        if let Value::TlsMode(mode) = self.get(key)? { Some(mode) } else { None }
-    }
-
-    fn state(&self, key: Key) -> Option<SqlState> {
-        if let Value::State(state) = self.get(key)? { Some(state) } else { None }
-    }
-
-    fn format(&self, key: Key) -> Option<LogFormat> {
-        if let Value::Format(format) = self.get(key)? { Some(format) } else { None }
-    }
-
-    /// The nearest list of each verdict. If two lists name the same code, the nearer one keeps it: a flag may
-    /// ignore READONLY everywhere while one spec counts it as a failure.
-    fn overrides(&self) -> Option<Overrides> {
-        let rank =
-            |key: Key| self.layers.iter().position(|layer| layer.contains_key(&key)).unwrap_or(usize::MAX);
-        let codes = |key: Key| if let Value::Codes(codes) = self.get(key)? { Some(codes) } else { None };
-        let keep = |key: Key| -> Option<Vec<Arc<str>>> {
-            let nearer: Vec<Arc<str>> = LISTS
-                .iter()
-                .filter(|&&other| rank(other) < rank(key))
-                .flat_map(|&other| codes(other).unwrap_or_default())
-                .collect();
-            let fits = |code: &Arc<str>| match self.speaks {
-                Some(Speaks::Postgres) => units::is_sqlstate_prefix(code),
-                _ => true,
-            };
-            Some(codes(key)?.into_iter().filter(|code| fits(code) && !nearer.contains(code)).collect())
-        };
-        Some(Overrides {
-            failure: keep(Key::FailureErrors)?,
-            success: keep(Key::SuccessErrors)?,
-            ignored: keep(Key::IgnoredErrors)?,
-        })
     }
 }

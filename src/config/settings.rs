@@ -4,10 +4,13 @@
 //! made from it, so a setting that is added here exists everywhere. Absent on purpose: values. What was written
 //! is in [`super::raw`], what it means in [`super::resolve`].
 
+mod kind;
+
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use super::tls;
+use super::spelling::same;
+pub use kind::Kind;
 
 /// Names one setting in code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -88,87 +91,6 @@ pub enum Scope {
     Postgres,
     /// The process.
     Process,
-}
-
-/// The form of a setting's value, with its bounds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// 1 to 64 of `[A-Za-z0-9_.-]`.
-    Name,
-    /// An address to listen on.
-    Listen,
-    /// An address to dial.
-    Upstream,
-    /// A whole number from 1.
-    Count {
-        /// The largest.
-        max: u32,
-    },
-    /// A whole number from 1, or `off`.
-    Limit {
-        /// The largest.
-        max: u32,
-    },
-    /// A share of calls or time, as a fraction or in percent, all of it included.
-    Share {
-        /// Whether it may be nothing; if not, `off` may stand in its place.
-        zero: bool,
-    },
-    /// A multiplier from 1, with two decimals at most.
-    Factor {
-        /// The largest.
-        max: u32,
-    },
-    /// How far back a window reaches: so many calls, or a duration.
-    Window {
-        /// The most calls.
-        calls: u32,
-        /// The shortest duration.
-        min: Duration,
-        /// The longest duration.
-        max: Duration,
-    },
-    /// `enforce`, `observe` or `disabled`.
-    Mode,
-    /// One of these words, between `|`.
-    Choice(&'static str),
-    /// 1 to 63 printable characters of ASCII.
-    User,
-    /// A duration, bounds included.
-    Span {
-        /// The shortest.
-        min: Duration,
-        /// The longest.
-        max: Duration,
-        /// Whether `off` may stand in its place.
-        off: bool,
-    },
-    /// The path of a file; empty or `off` for none.
-    Path,
-    /// A DNS name or an address; empty or `off` for none.
-    Host,
-    /// Names and addresses.
-    Hosts,
-    /// Networks of addresses, or `unix`.
-    Networks,
-    /// `true` or `false`.
-    Switch,
-    /// How a server is spoken to: libpq's words for `sslmode`.
-    TlsMode,
-    /// Upper-case letters.
-    RedisCode,
-    /// Five digits or upper-case letters.
-    SqlState,
-    /// Prefixes of error codes.
-    Codes,
-    /// Names of Redis commands.
-    Commands,
-    /// An address to listen on, or `off`.
-    Admin,
-    /// `text` or `json`.
-    Format,
-    /// A log level or filter directives.
-    Level,
 }
 
 /// What holds when nothing is said.
@@ -451,103 +373,6 @@ impl Setting {
         matches!(self.group, Group::Breaker | Group::Checks | Group::Bulkhead) && self.scope == Scope::Backend
     }
 
-    /// Whether a TOML boolean is a value of it.
-    pub(super) fn takes_boolean(&self) -> bool {
-        matches!(self.kind, Kind::Switch | Kind::TlsMode)
-    }
-
-    /// What a TOML value must be, in words.
-    pub fn toml_type(&self) -> &'static str {
-        match self.kind {
-            Kind::Count { .. } => "an integer",
-            Kind::Limit { .. } => "an integer or \"off\"",
-            Kind::Share { .. } => "a number such as 0.5 or a string such as \"50%\"",
-            Kind::Factor { .. } => "a number such as 1.5",
-            Kind::Window { .. } => "a string such as \"100calls\" or \"10s\"",
-            Kind::Codes | Kind::Commands | Kind::Hosts | Kind::Networks => "an array of strings",
-            Kind::Span { .. } => "a string such as \"30s\"",
-            Kind::Switch => "true or false",
-            _ => "a string",
-        }
-    }
-
-    /// Whether a TOML float can be its value.
-    pub(super) fn takes_fraction(&self) -> bool {
-        matches!(self.kind, Kind::Share { .. } | Kind::Factor { .. })
-    }
-
-    /// The placeholder of its value in `--help`.
-    pub fn placeholder(&self) -> &'static str {
-        match self.kind {
-            Kind::Name => "NAME",
-            Kind::Listen | Kind::Upstream => "ADDR",
-            Kind::Count { .. } => "N",
-            Kind::Limit { .. } => "N|off",
-            Kind::Share { zero: true } => "SHARE",
-            Kind::Share { zero: false } => "SHARE|off",
-            Kind::Factor { .. } => "FACTOR",
-            Kind::Window { .. } => "CALLS|DURATION",
-            Kind::Mode => "enforce|observe|disabled",
-            Kind::Choice(words) => words,
-            Kind::User => "USER",
-            Kind::Span { off: false, .. } => "DURATION",
-            Kind::Span { off: true, .. } => "DURATION|off",
-            Kind::Path => "FILE",
-            Kind::Host => "NAME",
-            Kind::Hosts => "NAME+NAME...",
-            Kind::Networks => "NET+NET...",
-            Kind::Switch => "true|false",
-            Kind::TlsMode => "MODE",
-            Kind::RedisCode => "WORD",
-            Kind::SqlState => "SQLSTATE",
-            Kind::Codes => "CODE+CODE...",
-            Kind::Commands => "NAME+NAME...",
-            Kind::Admin => "ADDR|off",
-            Kind::Format => "text|json",
-            Kind::Level => "LEVEL",
-        }
-    }
-
-    /// The values it takes, in words: `1 to 1000000`, `1ms to 7days, with its unit`.
-    pub fn range(&self) -> String {
-        match self.kind {
-            Kind::Name => "1 to 64 of A-Z a-z 0-9 _ . -".to_owned(),
-            Kind::Listen | Kind::Upstream => "host:port, [v6]:port or unix:/path".to_owned(),
-            Kind::Count { max } => format!("1 to {max}"),
-            Kind::Limit { max } => format!("1 to {max}, or off"),
-            Kind::Share { zero: true } => "0 to 1, or 0% to 100%".to_owned(),
-            Kind::Share { zero: false } => "above 0 up to 1, above 0% up to 100%, or off".to_owned(),
-            Kind::Factor { max } => format!("1 to {max}"),
-            Kind::Window { calls, min, max } => {
-                format!("1call to {calls}calls, or {} to {}", Self::words(min), Self::words(max))
-            }
-            Kind::Mode => "enforce, observe or disabled".to_owned(),
-            Kind::Choice(words) => words.replace('|', ", "),
-            Kind::User => "1 to 63 printable ASCII characters".to_owned(),
-            Kind::Span { min, max, off } => {
-                let off = if off { ", or off" } else { "" };
-                format!("{} to {}{off}", Self::words(min), Self::words(max))
-            }
-            Kind::Path => "a path, or off".to_owned(),
-            Kind::Host => "a DNS name or an address, or off".to_owned(),
-            Kind::Hosts => "names joined by + (an array in TOML)".to_owned(),
-            Kind::Networks => {
-                "addresses, networks such as 10.0.0.0/8, or unix, joined by + (an array in TOML)".to_owned()
-            }
-            Kind::Switch => "true or false".to_owned(),
-            Kind::TlsMode => tls::Mode::WORDS.to_owned(),
-            Kind::RedisCode => "1 to 32 of A-Z".to_owned(),
-            Kind::SqlState => "5 of 0-9 A-Z, not of class 00, 01 or 02".to_owned(),
-            Kind::Codes => "codes joined by + (an array in TOML)".to_owned(),
-            Kind::Commands => {
-                "NAME, NAME|SUBCOMMAND or PREFIX*, joined by + (an array in TOML), or off".to_owned()
-            }
-            Kind::Admin => "host:port, [v6]:port, unix:/path or off".to_owned(),
-            Kind::Format => "text or json".to_owned(),
-            Kind::Level => "off, error, warn, info, debug, trace, or directives".to_owned(),
-        }
-    }
-
     /// The default, in words.
     pub fn default_words(&self) -> String {
         match self.preset {
@@ -570,37 +395,12 @@ impl Setting {
         // Writing to a string cannot fail.
         let _ = write!(text, " [default: {}]", self.default_words());
         if !matches!(self.kind, Kind::Format | Kind::Mode | Kind::Choice(_)) {
-            let _ = write!(text, " [range: {}]", self.range());
+            let _ = write!(text, " [range: {}]", self.kind.range());
         }
         let _ = write!(text, " [env: {}]", self.variable());
         text
-    }
-
-    /// `0s`, `1ms`, `7days`.
-    pub(super) fn words(span: Duration) -> String {
-        humantime::format_duration(span).to_string()
     }
 }
 
 /// What the names of all environment variables of fusewire begin with.
 pub const VARIABLE_PREFIX: &str = "FUSEWIRE_";
-
-/// Whether two keys are the same but for `-` and `_`.
-pub fn same(a: &str, b: &str) -> bool {
-    a.len() == b.len()
-        && a.bytes().zip(b.bytes()).all(|(a, b)| a == b || matches!((a, b), (b'_', b'-') | (b'-', b'_')))
-}
-
-/// The known word that a mistyped one most likely stands for, by edit distance; none when none is near.
-pub fn nearest<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let plain = |text: &str| text.to_ascii_lowercase().replace('-', "_");
-    let written = plain(written);
-    // A third of the word may be wrong: `treshold` finds `threshold`, but `db` does not find `probes`.
-    let most = (written.chars().count() / 3).max(1);
-    known
-        .into_iter()
-        .map(|known| (strsim::damerau_levenshtein(&written, &plain(known)), known))
-        .filter(|(distance, _)| *distance <= most)
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, known)| known)
-}

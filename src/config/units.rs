@@ -6,7 +6,6 @@
 use std::time::Duration;
 
 use super::error::Reason;
-use super::settings::Setting;
 use crate::breaker::{Factor, Share, Span};
 
 /// `250ms`, `30s`, `1m30s`, `1.5h`.
@@ -21,10 +20,15 @@ pub(super) fn duration(text: &str, min: Duration, max: Duration) -> Result<Durat
     let parsed =
         humantime::parse_duration(text).map_err(|_| Reason::NotADuration { value: Reason::quote(text) })?;
     if parsed < min || parsed > max {
-        let range = format!("{} to {}", Setting::words(min), Setting::words(max));
+        let range = format!("{} to {}", words(min), words(max));
         return Err(Reason::OutOfRange { value: Reason::quote(text), range });
     }
     Ok(parsed)
+}
+
+/// A duration in words: `0s`, `1ms`, `7days`.
+pub(super) fn words(span: Duration) -> String {
+    humantime::format_duration(span).to_string()
 }
 
 /// A whole number from 1 to `max`.

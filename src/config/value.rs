@@ -81,7 +81,7 @@ pub(super) fn read(setting: &Setting, written: &Written, speaks: Option<Speaks>)
         (_, Kind::Networks) => return read_networks(written),
         (Written::One(text), _) => text.trim(),
         (Written::Many(_), _) => {
-            return Err(Reason::WrongType { expected: setting.toml_type(), found: "array" });
+            return Err(Reason::WrongType { expected: setting.kind.toml_type(), found: "array" });
         }
     };
     let quoted = || Reason::quote(text);
@@ -105,11 +105,11 @@ pub(super) fn read(setting: &Setting, written: &Written, speaks: Option<Speaks>)
         Kind::Share { zero: false } if text == "off" => Ok(Value::Share(None)),
         Kind::Share { zero } => match units::share(text)? {
             Some(share) if zero || share != Share::NONE => Ok(Value::Share(Some(share))),
-            _ => Err(Reason::OutOfRange { value: quoted(), range: setting.range() }),
+            _ => Err(Reason::OutOfRange { value: quoted(), range: setting.kind.range() }),
         },
         Kind::Factor { max } => match units::factor(text, max)? {
             Some(factor) => Ok(Value::Factor(factor)),
-            None => Err(Reason::OutOfRange { value: quoted(), range: setting.range() }),
+            None => Err(Reason::OutOfRange { value: quoted(), range: setting.kind.range() }),
         },
         Kind::Window { calls, min, max } => match units::window(text, calls, min, max) {
             Ok(span) => Ok(Value::Window(span)),
@@ -173,7 +173,7 @@ pub(super) fn read(setting: &Setting, written: &Written, speaks: Option<Speaks>)
 /// A value out of range is told the setting's whole range: that it may be `off` too, or so many calls.
 fn ranged(setting: &Setting, reason: Reason) -> Reason {
     match reason {
-        Reason::OutOfRange { value, .. } => Reason::OutOfRange { value, range: setting.range() },
+        Reason::OutOfRange { value, .. } => Reason::OutOfRange { value, range: setting.kind.range() },
         reason => reason,
     }
 }

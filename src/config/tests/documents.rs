@@ -41,9 +41,9 @@ fn documented(setting: &Setting) -> String {
     format!(
         "| {} | {} | {spec} | {} | {default} | {} | {} |",
         code(setting.name.to_owned()),
-        global(format!("--{} {}", setting.dashed(), setting.placeholder())),
+        global(format!("--{} {}", setting.dashed(), setting.kind.placeholder())),
         global(setting.variable()),
-        cell(setting.range()),
+        cell(setting.kind.range()),
         cell(setting.help.to_owned()),
     )
 }
@@ -84,7 +84,7 @@ fn written(text: &str) -> Loaded {
 #[test]
 fn the_example_has_every_setting_with_its_range_its_default_and_a_reason() {
     for setting in SETTINGS {
-        let (range, default) = (setting.range(), setting.default_words());
+        let (range, default) = (setting.kind.range(), setting.default_words());
         let bounds = format!("# Range: {range}. Default: {default}.");
         let at = EXAMPLE.lines().position(|line| {
             let name = line.trim_start_matches('#').split_once(" = ").map(|(name, _)| name);

@@ -1,6 +1,6 @@
 //! Mistakes on the command line and in the environment, and how they are told.
 
-use super::super::settings::nearest;
+use super::super::spelling::nearest;
 use super::*;
 
 /// A command line and the one line that it must yield.
