@@ -313,6 +313,16 @@ impl Fusewire {
         self.process.wait()
     }
 
+    /// As [`Fusewire::stop`], once nothing is held against the backend called `name`: its breaker is closed, no call to it
+    /// has failed, and no call at all was rejected.
+    #[track_caller]
+    pub fn stop_clean(self, name: &str) {
+        assert_eq!(self.state(name), "closed");
+        assert_eq!(self.figure(name, "failed_calls"), 0);
+        assert_eq!(self.metric("circuit_breaker_rejections_total", &[]), 0.0);
+        self.stop();
+    }
+
     /// SIGTERM; it must end with exit code 0.
     #[track_caller]
     pub fn stop(mut self) {

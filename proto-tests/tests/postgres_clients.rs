@@ -20,14 +20,6 @@ fn both() -> (Postgres, Fusewire) {
     (postgres, proxy)
 }
 
-#[track_caller]
-fn assert_clean(proxy: Fusewire) {
-    assert_eq!(proxy.state("db"), "closed");
-    assert_eq!(proxy.figure("db", "failed_calls"), 0);
-    assert_eq!(proxy.metric("circuit_breaker_rejections_total", &[]), 0.0);
-    proxy.stop();
-}
-
 async fn connect(proxy: &Fusewire) -> Client {
     let config = format!("host=127.0.0.1 port={} user=postgres dbname=postgres", proxy.addr("db").port());
     let (client, connection) =
@@ -59,7 +51,7 @@ fn psql_scripts_and_both_directions_of_copy() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("hello"));
     assert_eq!(fs::read_to_string(&got).expect("a file"), lines);
     assert_eq!(postgres.sql("SELECT count(*) FROM t"), "50000");
-    assert_clean(proxy);
+    proxy.stop_clean("db");
 }
 
 #[test]
@@ -84,7 +76,7 @@ fn passwords_work_through_the_proxy() {
         }));
     }
     assert!(proxy.log().iter().all(|line| !line.contains(PASSWORD)));
-    assert_clean(proxy);
+    proxy.stop_clean("db");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -109,7 +101,7 @@ async fn tokio_postgres_pipelines_and_prepares() {
     for (n, answer) in numbers.iter().zip(within("a mixed pipeline", join_all(mixed)).await) {
         assert_eq!(answer, (n % 7 != 0).then_some(*n));
     }
-    assert_clean(proxy);
+    proxy.stop_clean("db");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -136,7 +128,7 @@ async fn tokio_postgres_copies_in_and_out() {
     drop(sink);
     let row = client.query_one("SELECT count(*) FROM t", &[]).await.expect("a row");
     assert_eq!(row.get::<_, i64>(0), 50_000);
-    assert_clean(proxy);
+    proxy.stop_clean("db");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -157,7 +149,7 @@ async fn notifications_arrive_while_a_session_is_idle() {
         postgres.sql(&format!("NOTIFY news, '{n}'"));
         assert_eq!(within("a notification", receiver.recv()).await, Some(n.to_string()));
     }
-    assert_clean(proxy);
+    proxy.stop_clean("db");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -180,7 +172,7 @@ async fn a_cancel_request_reaches_its_own_session() {
     let error = within("the victim", running).await.expect("a task").expect_err("57014");
     assert_eq!(error.code().map(|code| code.code()), Some("57014"));
     within("the bystander", other).await.expect("a task").expect("an undisturbed query");
-    assert_clean(proxy);
+    proxy.stop_clean("db");
 }
 
 #[test]
@@ -285,5 +277,5 @@ fn every_message_is_the_same_as_without_the_proxy() {
         };
         assert_eq!(plain(&got), plain(&wanted), "{}", proto_tests::wire::Text(&input));
     }
-    assert_clean(proxy);
+    proxy.stop_clean("db");
 }

@@ -24,14 +24,6 @@ fn both() -> (Postgres, Fusewire) {
     (postgres, proxy)
 }
 
-#[track_caller]
-fn assert_clean(proxy: Fusewire) {
-    assert_eq!(proxy.state("db"), "closed");
-    assert_eq!(proxy.figure("db", "failed_calls"), 0);
-    assert_eq!(proxy.metric("circuit_breaker_rejections_total", &[]), 0.0);
-    proxy.stop();
-}
-
 /// A table with something in it that COPY, quoting and encodings can get wrong.
 const FIXTURE: &str = "
     CREATE TABLE t (x int PRIMARY KEY, y text, z bytea, w numeric[]);
@@ -82,7 +74,7 @@ fn pgbench_leaves_the_same_rows_in_all_three_query_protocols() {
     let direct = rows("direct");
     assert!(direct.trim_end().ends_with("|1200"), "{direct}");
     assert_eq!(rows("through"), direct);
-    assert_clean(proxy);
+    proxy.stop_clean("db");
 }
 
 /// A dump as text; what a dump says of itself is different each time.
@@ -114,7 +106,7 @@ fn a_dump_that_was_read_and_restored_through_the_proxy_is_the_same_dump() {
     quiet(client("pg_dump", proxy.addr("db")).args(["-d", "postgres", "-Fd", "-j2", "-f"]).arg(&folder));
     quiet(client("pg_restore", proxy.addr("db")).args(["-d", "parallel", "-j2"]).arg(&folder));
     assert!(dump(postgres.addr(), "parallel") == wanted);
-    assert_clean(proxy);
+    proxy.stop_clean("db");
 }
 
 #[test]
@@ -138,7 +130,7 @@ fn copy_moves_the_same_bytes_in_both_directions_and_every_format() {
         assert_eq!(digests[0], digests[1], "{format}");
         assert_eq!(digests[0], postgres.sql("SELECT md5(string_agg(t::text, ',' ORDER BY x)) FROM t"));
     }
-    assert_clean(proxy);
+    proxy.stop_clean("db");
 }
 
 #[test]
@@ -166,7 +158,7 @@ fn pg_receivewal_writes_the_same_log() {
     assert!(length > 100_000 && direct[..length] == written[..length]);
     assert!(through[..length] == written[..length]);
     assert!(proxy.metric("fusewire_opaque_connections_total", &DB) >= 1.0);
-    assert_clean(proxy);
+    proxy.stop_clean("db");
 }
 
 #[test]
@@ -187,7 +179,7 @@ fn pg_basebackup_copies_the_whole_cluster() {
             .env("LC_ALL", "C")
             .arg("-q"),
     );
-    assert_clean(proxy);
+    proxy.stop_clean("db");
 }
 
 #[test]
@@ -229,7 +221,7 @@ fn pg_recvlogical_prints_the_same_changes() {
         "--drop-slot",
     ]));
     assert_eq!(postgres.sql("SELECT string_agg(slot_name, ' ') FROM pg_replication_slots"), "direct");
-    assert_clean(proxy);
+    proxy.stop_clean("db");
 }
 
 #[test]
@@ -262,7 +254,7 @@ fn a_subscription_follows_its_publisher_through_the_proxy() {
     proxy.post("/api/v1/circuit-breaker/reset/db");
     subscriber.sql("DROP SUBSCRIPTION s");
     assert_eq!(postgres.sql("SELECT count(*) FROM pg_replication_slots"), "0");
-    assert_clean(proxy);
+    proxy.stop_clean("db");
 }
 
 #[test]
@@ -288,7 +280,7 @@ fn psql_hears_its_notifications() {
         "{direct:?}"
     );
     assert_eq!(heard(proxy.addr("db")), direct);
-    assert_clean(proxy);
+    proxy.stop_clean("db");
 }
 
 /// Large objects are read and written by FunctionCall messages.
@@ -318,7 +310,7 @@ fn large_objects_come_back_as_they_went() {
         told(proxy.addr("db"), &format!("\\lo_unlink {oid}\n"));
     }
     assert_eq!(postgres.sql("SELECT count(*) FROM pg_largeobject_metadata"), "0");
-    assert_clean(proxy);
+    proxy.stop_clean("db");
 }
 
 /// A psql that sleeps on the server; what `act` does to it must end its query. What it said at its end.
@@ -364,5 +356,5 @@ fn ctrl_c_and_pg_cancel_backend_end_a_query_and_nothing_else() {
         );
     }
     assert_eq!(proxy.metric("fusewire_cancel_requests_total", &DB), 1.0);
-    assert_clean(proxy);
+    proxy.stop_clean("db");
 }

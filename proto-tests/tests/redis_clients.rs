@@ -25,14 +25,6 @@ fn url(proxy: &Fusewire, more: &str) -> String {
     format!("redis://{}/{more}", proxy.addr("cache"))
 }
 
-#[track_caller]
-fn assert_clean(proxy: Fusewire) {
-    assert_eq!(proxy.state("cache"), "closed");
-    assert_eq!(proxy.figure("cache", "failed_calls"), 0);
-    assert_eq!(proxy.metric("circuit_breaker_rejections_total", &[]), 0.0);
-    proxy.stop();
-}
-
 #[test]
 fn redis_cli_in_both_protocol_versions() {
     let (_redis, proxy) = both();
@@ -50,7 +42,7 @@ fn redis_cli_in_both_protocol_versions() {
     let output = run_with_input(&mut cli(&proxy, &["--pipe"]), &mass);
     assert!(String::from_utf8_lossy(&output.stdout).contains("errors: 0, replies: 20000"), "{output:?}");
     assert_eq!(output_of(&mut cli(&proxy, &["GET", "mass"])).trim(), "20000");
-    assert_clean(proxy);
+    proxy.stop_clean("cache");
 }
 
 #[test]
@@ -78,7 +70,7 @@ fn redis_benchmark_with_and_without_pipelining() {
     }
     let calls = proxy.figure("cache", "successful_calls");
     assert!(calls >= 5 * 220_000, "each command is a call of its own, but only {calls} were counted");
-    assert_clean(proxy);
+    proxy.stop_clean("cache");
 }
 
 #[test]
@@ -105,7 +97,7 @@ fn redis_rs_pipelines_transactions_and_resp3() {
         let error = connection.lpush::<_, _, ()>("n", 1).expect_err("WRONGTYPE");
         assert_eq!(error.code(), Some("WRONGTYPE"));
     }
-    assert_clean(proxy);
+    proxy.stop_clean("cache");
 }
 
 #[test]
@@ -131,7 +123,7 @@ fn redis_rs_publish_and_subscribe() {
     subscription.punsubscribe("new*").expect("PUNSUBSCRIBE");
     drop(subscription);
     assert_eq!(redis::cmd("PING").query::<String>(&mut listener), Ok("PONG".to_owned()));
-    assert_clean(proxy);
+    proxy.stop_clean("cache");
 }
 
 #[test]
@@ -165,7 +157,7 @@ fn a_password_reaches_the_server() {
     assert_eq!(client.call(&["AUTH", "hunter2"]), Reply::simple("OK"));
     assert_eq!(client.call(&["SET", "k", "v"]), Reply::simple("OK"));
     assert!(proxy.log().iter().all(|line| !line.contains("hunter2")));
-    assert_clean(proxy);
+    proxy.stop_clean("cache");
 }
 
 /// Commands whose replies depend on nothing but the commands before them.
@@ -254,7 +246,7 @@ fn every_byte_is_the_same_as_without_the_proxy() {
             got[at.saturating_sub(80)..got.len().min(at + 80)].escape_ascii()
         );
     }
-    assert_clean(proxy);
+    proxy.stop_clean("cache");
 }
 
 #[test]
@@ -267,5 +259,5 @@ fn monitor_and_replication_are_passed_through() {
     let mut replica = Client::connect(proxy.addr("cache"));
     replica.command(&["PSYNC", "?", "-1"]);
     assert!(replica.line().starts_with("+FULLRESYNC"));
-    assert_clean(proxy);
+    proxy.stop_clean("cache");
 }

@@ -7,6 +7,7 @@
 //! Absent on purpose: sockets, `await`, clocks, buffers of whole values. Whatever a session does not understand
 //! it forwards untouched.
 
+mod class;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
 mod limit;
@@ -18,6 +19,7 @@ pub mod redis;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+pub use class::Class;
 pub(crate) use limit::Limit;
 pub use plan::{Plan, Span};
 

@@ -6,30 +6,9 @@
 use std::sync::Arc;
 
 use super::report::{Report, Severity, Voice};
-use crate::breaker::{Cause, Code, Verdict};
+use crate::breaker::{Code, Verdict};
 use crate::config::Overrides;
-
-/// What a row says of the backend.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Class {
-    /// The backend works; the error is the client's own.
-    Success,
-    /// The backend failed.
-    Failure,
-    /// Neither.
-    Ignored,
-}
-
-impl Class {
-    /// The word for listings.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Success => "success",
-            Self::Failure => "failure",
-            Self::Ignored => "ignored",
-        }
-    }
-}
+use crate::protocol::Class;
 
 /// Which severities a row applies to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -120,11 +99,7 @@ impl Row {
 
     /// The verdict with this row as its cause.
     pub fn verdict(&self) -> Verdict {
-        match self.class {
-            Class::Success => Verdict::Success,
-            Class::Failure => Verdict::Failure(Cause::Reply(self.code.clone())),
-            Class::Ignored => Verdict::Ignored,
-        }
+        self.class.verdict(&self.code)
     }
 }
 

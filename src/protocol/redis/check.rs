@@ -3,8 +3,9 @@
 //! PING, without credentials. A server that wants some says so before it looks whether it is loading, so NOAUTH shows
 //! that it lives and no more. Absent on purpose: sockets, and any word after the answer.
 
-use super::classify::{Class, Table};
+use super::classify::Table;
 use crate::breaker::{Fault, Finding};
+use crate::protocol::Class;
 
 /// What is sent.
 pub const REQUEST: &[u8] = b"*1\r\n$4\r\nPING\r\n";

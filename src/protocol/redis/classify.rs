@@ -8,28 +8,7 @@ use std::sync::Arc;
 
 use crate::breaker::{Code, Verdict};
 use crate::config::Overrides;
-
-/// A verdict without its cause.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Class {
-    /// The backend answered; the error is the client's.
-    Success,
-    /// The backend failed.
-    Failure,
-    /// Says nothing about the backend.
-    Ignored,
-}
-
-impl Class {
-    /// The word for the table.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Success => "success",
-            Self::Failure => "failure",
-            Self::Ignored => "ignored",
-        }
-    }
-}
+use crate::protocol::Class::{self, Failure, Ignored, Success};
 
 /// A row of the table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,8 +22,6 @@ pub struct Row {
     /// Matches any error that starts with it, as the rows of the configuration do.
     pub prefix: bool,
 }
-
-use Class::{Failure, Ignored, Success};
 
 const BUILT_IN: &[(&str, Class, &str)] = &[
     ("LOADING", Failure, "the backend is loading its data set and serves nothing else"),
@@ -151,11 +128,7 @@ impl Table {
     /// The verdict on an error.
     pub fn verdict(&self, error: &[u8]) -> Verdict {
         let row = self.row(error);
-        match row.class {
-            Success => Verdict::Success,
-            Failure => Verdict::Failure(row.code.clone().into()),
-            Ignored => Verdict::Ignored,
-        }
+        row.class.verdict(&row.code)
     }
 }
 

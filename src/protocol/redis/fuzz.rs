@@ -205,7 +205,7 @@ fn words() -> Words {
 }
 
 /// Every kind of command that a session treats by itself.
-const REQUESTS: &[&str] = &[
+pub(super) const REQUESTS: &[&str] = &[
     "GET k",
     "SET k v",
     "PING",

@@ -1,8 +1,9 @@
 //! The verdict table by itself.
 
 use crate::config::Overrides;
+use crate::protocol::Class;
 use crate::protocol::postgres::Severity;
-use crate::protocol::postgres::classify::{Class, Table};
+use crate::protocol::postgres::classify::Table;
 
 fn class(table: &Table, code: &str, severity: Severity) -> Class {
     table.find(code, severity).expect("some row matches everything").class

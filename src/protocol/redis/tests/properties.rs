@@ -5,6 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::breaker::Fault;
+use crate::protocol::redis::fuzz::REQUESTS;
 use crate::protocol::redis::request::WORD_MAX;
 
 /// Bytes that a failure prints as text.
@@ -33,39 +34,7 @@ enum Event {
 }
 
 fn request() -> impl Strategy<Value = Vec<u8>> {
-    let commands = prop::sample::select(vec![
-        "GET k",
-        "SET k v",
-        "PING",
-        "MULTI",
-        "EXEC",
-        "DISCARD",
-        "WATCH k",
-        "UNWATCH",
-        "SELECT 1",
-        "AUTH p",
-        "HELLO 3",
-        "RESET",
-        "QUIT",
-        "SUBSCRIBE a b",
-        "UNSUBSCRIBE",
-        "UNSUBSCRIBE a",
-        "PSUBSCRIBE p",
-        "PUNSUBSCRIBE",
-        "CLIENT REPLY OFF",
-        "CLIENT REPLY SKIP",
-        "CLIENT REPLY ON",
-        "CLIENT TRACKING ON",
-        "CLIENT PAUSE 50",
-        "BLPOP k 1",
-        "XREAD BLOCK 0 STREAMS s 0",
-        "EVAL x 0",
-        "SHUTDOWN",
-        "SCRIPT KILL",
-        "MONITOR",
-        "POST",
-        "INFO",
-    ]);
+    let commands = prop::sample::select(REQUESTS);
     prop_oneof![
         8 => commands.clone().prop_map(req),
         // What begins as the one before it does.
