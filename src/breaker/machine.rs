@@ -201,7 +201,8 @@ impl Breaker {
                         self.open(trip);
                         return taken;
                     }
-                    if outcome.verdict == Verdict::Success && !closed.wants_success() {
+                    if !closed.wants_success() {
+                        // It was a success, and more of them change nothing.
                         break;
                     }
                 }

@@ -7,6 +7,7 @@ mod policies;
 mod rates;
 mod recovery;
 mod reload;
+mod words;
 
 use std::time::{Duration, Instant};
 
@@ -145,8 +146,10 @@ fn half_open_is_entered_by_time_alone() {
 fn one_probe_at_a_time_and_its_success_closes() {
     let mut bench = Bench::tripped();
     bench.pass(30 * SECOND);
+    assert_eq!(bench.breaker.probes_in_flight(), 0);
     let probe = bench.admit().expect("a free slot");
     assert!(probe.is_probe());
+    assert_eq!(bench.breaker.probes_in_flight(), 1);
     assert_eq!(bench.admit().unwrap_err().state, State::HalfOpen);
     assert!(bench.record(probe, Verdict::Success));
     assert_eq!(bench.breaker.state(), State::Closed);

@@ -132,19 +132,11 @@ impl Buckets {
         if widths == 0 {
             return;
         }
-        match usize::try_from(widths) {
-            Ok(widths) if widths < Self::COUNT => {
-                for _ in 0..widths {
-                    self.current = (self.current + 1) % Self::COUNT;
-                    if let Some(slice) = self.slices.get_mut(self.current) {
-                        self.sums.subtract(std::mem::take(slice));
-                    }
-                }
-            }
-            // Longer than the window without a call: all of it is too old.
-            _ => {
-                self.slices = [Sums::default(); Self::COUNT];
-                self.sums = Sums::default();
+        // After a turn of the whole window all of it is too old.
+        for _ in 0..usize::try_from(widths).unwrap_or(Self::COUNT).min(Self::COUNT) {
+            self.current = (self.current + 1) % Self::COUNT;
+            if let Some(slice) = self.slices.get_mut(self.current) {
+                self.sums.subtract(std::mem::take(slice));
             }
         }
         let remainder = elapsed.as_nanos() % self.width.as_nanos();

@@ -151,7 +151,9 @@ proptest! {
                     let duration = if slow { 2 * SECOND } else { Duration::from_millis(1) };
                     let (at, kind) = (bench.now, CallKind::Command);
                     let outcome = Outcome { at, kind, verdict: verdict.clone(), duration };
+                    let live = bench.breaker.is_live(at, ticket);
                     let in_time = bench.breaker.record_batch(ticket, outcome, n);
+                    prop_assert_eq!(live, in_time > 0);
                     if ticket.generation != generation {
                         prop_assert_eq!(in_time, 0);
                         prop_assert_eq!(fingerprint(&bench.breaker), before, "a stale verdict changed something");
@@ -249,6 +251,7 @@ proptest! {
             }
             prop_assert_eq!(bench.breaker.consecutive_failures(), model.run);
             prop_assert_eq!(bench.breaker.backoff_level(), model.level);
+            prop_assert_eq!(bench.breaker.trips(), model.trips);
             prop_assert!(bench.breaker.probes_in_flight() <= policy.probes as usize);
             let learns = bench.state() == State::Closed && bench.breaker.mode() != Mode::Disabled;
             prop_assert_eq!(bench.breaker.wants_success(), learns && model.wants_success());

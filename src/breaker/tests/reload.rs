@@ -31,6 +31,7 @@ fn a_lower_threshold_takes_the_failures_that_are_on_record() {
     (0..4).for_each(|_| bench.call(refused()));
     bench.breaker.set_policy(bench.now, Policy { failure_threshold: Some(3), ..policy() });
     assert_eq!((bench.state(), bench.breaker.consecutive_failures()), (State::Closed, 4));
+    assert_eq!(bench.breaker.policy().failure_threshold, Some(3));
     bench.call(refused());
     assert_eq!(bench.state(), State::Open);
 }

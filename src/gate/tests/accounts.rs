@@ -66,3 +66,35 @@ fn the_timer_hears_of_a_trip() {
     trip(&lane, now);
     assert!(heard(), "a timer that sleeps for ever");
 }
+
+#[test]
+fn a_client_that_gets_no_place_is_counted() {
+    let (gate, lane, now) = gate(limited(Some(1), None));
+    lane.turned_away();
+    assert_eq!(gate.snapshot(now).totals.get(Counter::RejectedConnections), 1);
+}
+
+#[test]
+fn a_call_had_better_wait_only_where_it_would_be_refused_for_want_of_a_place() {
+    let wait = Duration::from_secs(2);
+    let bulkhead = Bulkhead { connections: None, calls: Some(1), wait };
+    let (gate, lane, now) = gate(Policy { bulkhead, ..Policy::default() });
+    assert_eq!(lane.crowded(now, CallKind::Command), Duration::ZERO, "there is room");
+    let _call = lane.admit(now, CallKind::Command).expect("room");
+    assert_eq!(lane.crowded(now, CallKind::Command), wait);
+    gate.set_mode(now, Mode::Observe);
+    assert_eq!(lane.crowded(now, CallKind::Command), Duration::ZERO, "nothing is refused");
+}
+
+#[test]
+fn a_rejection_knows_whether_it_is_open_and_is_put_into_words_once() {
+    let policy = Policy::default();
+    let later = policy.recovery_timeout;
+    let (_gate, lane, now) = gate(policy);
+    trip(&lane, now);
+    let [first, second] = [(); 2].map(|()| lane.admit(now, CallKind::Command).expect_err("open"));
+    assert!(first.is_open() && std::ptr::eq::<Rejected>(&*first, &*second));
+    let _probe = lane.admit(now + later, CallKind::Command).expect("a free slot");
+    let rejection = lane.admit(now + later, CallKind::Command).expect_err("the slot is taken");
+    assert!(!rejection.is_open());
+}

@@ -32,6 +32,7 @@ pub(super) struct Model {
     calls: Vec<(Instant, bool, bool)>,
     pub(super) run: u32,
     pub(super) level: u32,
+    pub(super) trips: u64,
     closed_since: Instant,
     failed_checks: u32,
     /// While half-open, of probes and of checks that count as one.
@@ -51,6 +52,7 @@ impl Model {
             calls: Vec::new(),
             run: 0,
             level: 0,
+            trips: 0,
             closed_since: now,
             failed_checks: 0,
             successes: 0,
@@ -186,6 +188,7 @@ impl Model {
         let steps = healthy / self.policy.recovery_timeout.as_nanos();
         self.level = self.level.saturating_sub(u32::try_from(steps).unwrap());
         if let Why::Tripped(trip) = &transition.why {
+            self.trips += 1;
             self.forced = trip.condition == Condition::Manual;
             self.dead = matches!(trip.cause, Some(Cause::Fault(_)));
         }
