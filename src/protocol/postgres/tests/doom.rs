@@ -42,6 +42,14 @@ fn while_open_the_rest_of_the_block_is_rejected_and_the_session_stays() {
 }
 
 #[test]
+fn a_new_block_may_begin_with_more_than_its_begin() {
+    let answers = [complete("BEGIN"), complete("INSERT 0 1"), z('T')].concat();
+    let end = after_begin(&[Client(q("BEGIN; INSERT")), Server(answers)]);
+    assert_eq!((end.sent().as_str(), end.told().as_str()), ("Q", "EZCCZ"));
+    assert_eq!(end.phase, Phase::Relay);
+}
+
+#[test]
 fn half_open_takes_no_probe_from_the_block() {
     let end = session(&[Trip, Client(q("BEGIN")), HalfOpen, Client(q("INSERT")), Client(q("COMMIT"))]);
     assert_eq!((end.sent().as_str(), end.told().as_str()), ("", "EZEZEZ"));

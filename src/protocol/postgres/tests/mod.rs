@@ -6,6 +6,7 @@ mod doom;
 mod empty;
 mod encryption;
 mod hostile;
+mod life;
 mod properties;
 mod reject;
 mod rig;

@@ -165,7 +165,7 @@ pub(super) fn settings_with(verdicts: Overrides, tls: &Tls) -> Arc<Settings> {
     Arc::new(Settings::new("db".into(), &postgres(verdicts), &timeouts(), tls))
 }
 
-fn postgres(verdicts: Overrides) -> Postgres {
+pub(super) fn postgres(verdicts: Overrides) -> Postgres {
     Postgres {
         reject_connect_code: SqlState::CANNOT_CONNECT_NOW,
         reject_query_code: SqlState::OPERATOR_INTERVENTION,

@@ -248,6 +248,17 @@ fn unknown_framing_makes_a_plain_relay() {
 }
 
 #[test]
+fn a_connection_that_owes_a_rejection_is_cut_and_not_made_a_plain_relay() {
+    broken_scenario(|rig| {
+        rig.client(req("GET a"));
+        rig.trip().client(req("GET b"));
+        rig.server("^new\r\n");
+        assert_eq!(rig.phase(), Phase::Abort, "nobody could tell where the rejection belongs");
+        assert_eq!(rig.count(Counter::Opaque), 0);
+    });
+}
+
+#[test]
 fn nesting_beyond_the_bound_makes_a_plain_relay() {
     let mut rig = Rig::new(Cut::Whole);
     let deep = "*1\r\n".repeat(100_000);
@@ -276,5 +287,23 @@ fn a_long_error_is_classified_by_its_first_word() {
         assert_eq!(rig.run(), 2);
         rig.passes(req("GET k"), format!("+{}\r\n", "\r\n".replace('\n', "").repeat(50)));
         assert_eq!(rig.run(), 0);
+    });
+}
+
+#[test]
+fn an_attribute_answers_nobody() {
+    scenario(|rig| {
+        rig.client(reqs(&["GET a", "GET b", "MGET c"]));
+        for answered in 0..2 {
+            rig.server("|1\r\n+ttl\r\n:3600\r\n");
+            assert_eq!(rig.count(Counter::Success), answered);
+            rig.server("$1\r\nv\r\n");
+            assert_eq!(rig.count(Counter::Success), answered + 1);
+        }
+        rig.server("*1\r\n|1\r\n+ttl\r\n:3600\r\n");
+        assert_eq!(rig.count(Counter::Success), 2, "nor is it an element");
+        rig.server("$1\r\nv\r\n");
+        assert_eq!(rig.count(Counter::Success), 3);
+        assert_eq!(rig.count(Counter::Opaque), 0);
     });
 }

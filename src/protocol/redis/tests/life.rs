@@ -1,7 +1,7 @@
 //! Connecting, ends of input, deadlines, drain.
 
 use super::*;
-use crate::breaker::{Fault, Mode};
+use crate::breaker::{Bulkhead, Fault, Mode};
 
 #[test]
 fn a_health_check_without_a_byte_dials_nobody() {
@@ -237,6 +237,48 @@ fn the_clients_eof_goes_on_when_nothing_is_owed() {
         assert!(rig.session().may_forward_eof());
         assert_eq!(rig.server_eof(), Phase::Finish);
         assert_eq!(rig.count(Counter::Failure), 0);
+    });
+}
+
+#[test]
+fn the_eof_of_a_client_that_only_listens_goes_on() {
+    scenario(|rig| {
+        rig.client(req("MONITOR")).server("+OK\r\n");
+        let now = rig.now;
+        rig.session().on_client_eof(now);
+        assert!(rig.session().may_forward_eof(), "a server that is not told goes on sending for ever");
+    });
+}
+
+#[test]
+fn a_probe_that_waits_for_a_place_of_its_own_is_no_silent_backend() {
+    for (queued, state) in [(true, State::HalfOpen), (false, State::Open)] {
+        scenario(|rig| {
+            rig.half_open().hold_dial = true;
+            rig.client(req("GET a"));
+            rig.session().on_queued(queued);
+            rig.pass_time(Policy::default().probe_timeout);
+            assert_eq!(rig.state(), state);
+        });
+    }
+}
+
+#[test]
+fn a_call_waits_for_a_place_and_says_until_when() {
+    scenario(|rig| {
+        let (now, wait) = (rig.now, Duration::from_secs(2));
+        let bulkhead = Bulkhead { connections: None, calls: Some(1), wait };
+        rig.gate.set_policy(now, Policy { bulkhead, ..policy() });
+        let mut first = rig.another();
+        first.client(req("GET a"));
+        rig.client(req("GET b"));
+        assert_eq!((rig.up(), rig.down()), (String::new(), String::new()), "it is neither sent nor refused");
+        assert_eq!(rig.session().queued(), Some(now + wait));
+        first.server("$-1\r\n");
+        rig.pump();
+        assert_eq!(rig.up(), text(&req("GET b")));
+        assert_eq!(rig.session().queued(), None);
+        rig.server("$-1\r\n");
     });
 }
 
