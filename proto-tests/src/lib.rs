@@ -18,6 +18,7 @@
 //! | [`documents`] | README.md and docs/ as data |
 //! | [`chaos`] | servers that fail in every way they know, and checkers that work through it |
 //! | [`mutants`] | deliberate bugs and the tests that must catch them |
+//! | [`tree`] | copies of the working tree, to put bugs into |
 //! | [`payload`] | long reproducible byte streams and their checksums |
 //!
 //! Absent on purpose: the proxy's own code. Everything here goes through sockets, signals and files.
@@ -39,6 +40,7 @@ pub mod prometheus;
 pub mod redis_server;
 pub mod tls;
 pub mod tools;
+pub mod tree;
 pub mod until;
 pub mod wire;
 

@@ -12,14 +12,12 @@ use std::{env, fs, io, thread};
 
 use proto_tests::mutants::{self, Mutant};
 use proto_tests::tools::repository;
+use proto_tests::tree;
 
 /// A test that runs longer hangs, which counts as caught: it would have been noticed.
 const LIMIT: Duration = Duration::from_secs(240);
 /// Seeds of the simulation, of which the first few show a bug of this list.
 const SEEDS: &str = "500";
-/// What a copy needs to build and to run its tests.
-const PARTS: [&str; 8] =
-    ["Cargo.toml", "Cargo.lock", "README.md", "src", "docs", "deploy", "proto-tests", ".rustfmt.toml"];
 
 fn main() -> ExitCode {
     let words: Vec<String> = env::args().skip(1).collect();
@@ -83,13 +81,7 @@ impl Copy {
         let target =
             env::var_os("CARGO_TARGET_DIR").map_or_else(|| repository().join("target"), PathBuf::from);
         let root = target.join("mutants");
-        if root.exists() {
-            fs::remove_dir_all(&root)?;
-        }
-        fs::create_dir_all(&root)?;
-        for part in PARTS.iter().filter(|part| repository().join(part).exists()) {
-            duplicate(&repository().join(part), &root.join(part))?;
-        }
+        tree::copy(&root)?;
         Ok(Self { root, target })
     }
 
@@ -167,19 +159,4 @@ fn run(program: &Path, test: &str) -> Fate {
         (true, true) => Fate::Passed,
         (true, false) => Fate::Failed,
     }
-}
-
-/// Copies without the times of last change: what is copied again must be built again.
-fn duplicate(from: &Path, to: &Path) -> io::Result<()> {
-    if !from.is_dir() {
-        return fs::write(to, fs::read(from)?);
-    }
-    fs::create_dir_all(to)?;
-    for entry in fs::read_dir(from)? {
-        let entry = entry?;
-        if !["target", "node_modules", "__pycache__"].iter().any(|name| entry.file_name() == *name) {
-            duplicate(&entry.path(), &to.join(entry.file_name()))?;
-        }
-    }
-    Ok(())
 }
