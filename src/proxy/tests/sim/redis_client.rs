@@ -91,12 +91,14 @@ struct Talk {
 }
 
 impl Talk {
-    fn send(&mut self, name: &'static str, want: Want, token: Option<u64>) {
+    /// What is expected of a request now, unless the client has asked for silence.
+    fn send(&mut self, name: &'static str, want: Want, token: Option<u64>) -> Option<&mut Sent> {
         if std::mem::take(&mut self.skip) || self.off {
-            return;
+            return None;
         }
         let block = self.block.as_ref().map(|(block, ..)| *block);
         self.expected.push_back(Sent { name, want, token, block, watch: None });
+        self.expected.back_mut()
     }
 
     /// `SET` or `GET`, booked.
@@ -124,7 +126,9 @@ impl Talk {
                 *count += 1;
                 self.send("queued", Want::Queued, Some(token));
             }
-            None => self.send("plain", Want::Exactly(reply), Some(token)),
+            None => {
+                self.send("plain", Want::Exactly(reply), Some(token));
+            }
         }
         request
     }
@@ -149,9 +153,8 @@ impl Talk {
                 array(&[b"SELECT", self.place.to_string().as_bytes()])
             }
             2 => {
-                self.send("multi", exactly("+OK\r\n"), None);
                 let block = world.judge.borrow_mut().token();
-                if let Some(sent) = self.expected.back_mut() {
+                if let Some(sent) = self.send("multi", exactly("+OK\r\n"), None) {
                     sent.block = Some(block);
                 }
                 self.block = Some((block, Vec::new(), 0));
@@ -161,9 +164,8 @@ impl Talk {
                 let Some((block, replies, count)) = self.block.take() else { return Vec::new() };
                 let mut reply = format!("*{count}\r\n").into_bytes();
                 reply.extend(replies);
-                self.send("exec", Want::Exec(reply), None);
                 let watches = std::mem::take(&mut self.watches);
-                if let Some(sent) = self.expected.back_mut() {
+                if let Some(sent) = self.send("exec", Want::Exec(reply), None) {
                     sent.block = Some(block);
                     sent.watch = watches.into_iter().next();
                 }
@@ -177,12 +179,12 @@ impl Talk {
                 array(&[b"DISCARD"])
             }
             5 => {
-                self.send("watch", exactly("+OK\r\n"), None);
                 if self.watches.is_empty() {
                     self.watches.push(Rc::default());
                 }
-                if let Some(sent) = self.expected.back_mut() {
-                    sent.watch = self.watches.first().cloned();
+                let watch = self.watches.first().cloned();
+                if let Some(sent) = self.send("watch", exactly("+OK\r\n"), None) {
+                    sent.watch = watch;
                 }
                 array(&[b"WATCH", b"k"])
             }
