@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # fusewire beside HAProxy, PgBouncer, twemproxy and two proxies of our own that understand nothing, as a table and as JSON
-# (target/bench.json): bench.sh --help. All of it takes about twelve minutes on a quiet machine with two cores.
+# (target/bench.json): bench.sh --help. All of it takes about six minutes on a quiet machine with two cores, and a build.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=deploy/setup.sh

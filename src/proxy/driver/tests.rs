@@ -364,5 +364,5 @@ async fn the_drain_reaches_an_idle_connection() {
 fn a_session_at_rest_is_small() {
     use crate::protocol::{postgres, redis};
     let (redis, postgres) = (size_of::<redis::Session>(), size_of::<postgres::Session>());
-    assert!(redis <= 448 && postgres <= 640, "{redis} {postgres}");
+    assert!(redis <= 296 && postgres <= 640, "{redis} {postgres}");
 }
