@@ -67,6 +67,7 @@ use encryption::Offer;
 pub struct Settings {
     backend: Arc<str>,
     live: ArcSwap<Live>,
+    /// Beside `live`, because every turn of every session asks for it.
     response: Limit,
     handshake: Limit,
     cancels: Arc<Cancels>,

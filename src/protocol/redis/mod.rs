@@ -60,6 +60,7 @@ use named::Named;
 pub struct Settings {
     backend: Arc<str>,
     live: ArcSwap<Live>,
+    /// Beside `live`, because every turn of every session asks for it.
     response: Limit,
     /// Whether `live` names commands that may take any time: asked for each read, and cheaper to ask.
     names_unbounded: AtomicBool,
