@@ -5,10 +5,12 @@ use proto_tests::pgwire::query;
 use proto_tests::wire::Reply;
 use proto_tests::{Client, Fusewire, Pg, Postgres, Redis, Setup, eventually, within};
 
-fn await_in_flight(proxy: &Fusewire, name: &str, n: u64) {
+/// Awaits what the bulkhead counts. The figure `in_flight` has connects and startups, too, and so is there while the command
+/// still waits for its connection.
+fn await_calls(proxy: &Fusewire, name: &str, n: u64) {
     eventually("calls in flight", || {
-        let seen = proxy.figure(name, "in_flight");
-        proto_tests::until::check(seen == n, seen)
+        let bulkhead = &proxy.status(name)["bulkhead"];
+        proto_tests::until::check(bulkhead["calls"] == n, bulkhead)
     });
 }
 
@@ -81,7 +83,7 @@ fn calls_beyond_the_limit_are_rejected_and_what_has_begun_goes_on() {
     let mut other = Client::connect(proxy.addr("cache"));
     assert_eq!(other.call(&["PING"]), Reply::simple("PONG"));
     busy.command(&["BLPOP", "list", "0"]);
-    await_in_flight(&proxy, "cache", 1);
+    await_calls(&proxy, "cache", 1);
     let full = "CIRCUITOPEN backend 'cache' is full (1 call in flight); retry after 0 ms";
     for _ in 0..9 {
         assert_eq!(other.call(&["GET", "x"]).error(), full);
@@ -99,7 +101,7 @@ fn calls_beyond_the_limit_are_rejected_and_what_has_begun_goes_on() {
     // Blocks until the other lets go of the lock.
     let mut blocked = Pg::session(proxy.addr("db"));
     blocked.send(&query("SELECT pg_advisory_lock(1)"));
-    await_in_flight(&proxy, "db", 1);
+    await_calls(&proxy, "db", 1);
     let (error, status) = late.error("SELECT 1");
     assert_eq!((error.code.as_str(), status), ("57000", 'I'));
     assert_eq!(error.message, "backend 'db' is full (1 call in flight)");
@@ -135,7 +137,7 @@ fn what_is_beyond_a_limit_waits_for_a_place_in_its_order() {
     let (mut one, mut two) = (connect(), connect());
     assert_eq!(two.call(&["PING"]), Reply::simple("PONG"));
     one.command(&["BLPOP", "list", "0"]);
-    await_in_flight(&proxy, "cache", 1);
+    await_calls(&proxy, "cache", 1);
     // A pipeline, the end of which comes only when it is under way.
     two.send(b"SET k 1\r\n*2\r\n$4\r\nINCR\r\n$1\r\nk\r\nGET");
     let mut three = connect();
@@ -152,7 +154,7 @@ fn what_is_beyond_a_limit_waits_for_a_place_in_its_order() {
     let mut four = connect();
     four.command(&["BLPOP", "list", "0"]);
     drop(three);
-    await_in_flight(&proxy, "cache", 1);
+    await_calls(&proxy, "cache", 1);
     two.command(&["GET", "k"]);
     two.half_close();
     redis.client().call(&["RPUSH", "list", "x"]);
@@ -171,14 +173,14 @@ fn a_wait_that_is_over_is_a_rejection() {
     let (mut blocked, mut two) = (Client::connect(proxy.addr("cache")), Client::connect(proxy.addr("cache")));
     assert_eq!(two.call(&["PING"]), Reply::simple("PONG"));
     blocked.command(&["BLPOP", "list", "0"]);
-    await_in_flight(&proxy, "cache", 1);
+    await_calls(&proxy, "cache", 1);
     assert!(two.call(&["PING"]).error().starts_with("CIRCUITOPEN backend 'cache' is full"));
     let mut three = Client::connect(proxy.addr("cache"));
     assert_eq!(three.call(&["PING"]).error(), "ERR max number of clients reached");
 
     let (mut one, mut two) = (Pg::session(proxy.addr("db")), Pg::session(proxy.addr("db")));
     one.send(&query("SELECT pg_sleep(600)"));
-    await_in_flight(&proxy, "db", 1);
+    await_calls(&proxy, "db", 1);
     assert_eq!(two.error("SELECT 1").0.code, "57000");
     assert_eq!(Pg::refused(proxy.addr("db")).code, "53300");
     // What is under way would be waited for.
