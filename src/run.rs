@@ -134,7 +134,9 @@ async fn control(start: Start, sockets: Vec<(String, Listener)>) -> Result<Plane
         tracing::info!(listen = %bound.endpoint(), "Admin API listening");
     }
     let (desk, orders) = Desk::new();
-    let state = admin::State::new(backends.clone(), access, Some(desk));
+    let mut runtimes = plane.runtimes();
+    runtimes.push(runtime::Handle::current());
+    let state = admin::State::new(backends.clone(), access, Some(desk), runtimes);
     let admin_over = CancellationToken::new();
     if let Some(bound) = admin {
         tokio::spawn(admin::serve(bound, state.clone(), admin_over.clone()));

@@ -200,7 +200,8 @@ impl Protected {
             Inputs { redis: vec!["name=cache,upstream=127.0.0.1:1".to_owned()], ..Inputs::default() };
         let config = config::load(&inputs, &config::Env::new()).expect("a configuration");
         let access = Access { hosts: Vec::new(), token: Token::new(token) };
-        let state = admin::State::new(Arc::new(Backends::new(&config, Instant::now())), access, None);
+        let state =
+            admin::State::new(Arc::new(Backends::new(&config, Instant::now())), access, None, Vec::new());
         let any = Endpoint::Tcp { host: "127.0.0.1".into(), port: 0 };
         let bound = admin::bind(&any).await.expect("a port");
         let (url, over) = (format!("http://{}/", bound.endpoint()), CancellationToken::new());

@@ -7,6 +7,7 @@ use std::process::Command;
 use proto_tests::fusewire::{Sample, once};
 use proto_tests::payload::Random;
 use proto_tests::tools::{free_port, repository, run_with_input, tool};
+use proto_tests::until::{check, eventually};
 use proto_tests::{Client, Fake, Fusewire, Pg, Postgres, Redis, Setup, Step, http, pgwire};
 
 /// How many odd things each kind of server or client says.
@@ -220,4 +221,26 @@ fn failure_rows() -> BTreeSet<String> {
     };
     let rows = both.lines().map(cells);
     rows.filter(|row| row.iter().any(|cell| cell == "failure")).map(|row| row[0].clone()).collect()
+}
+
+#[test]
+fn each_client_connection_is_one_task_and_its_end_is_the_tasks() {
+    let redis = Redis::start();
+    let proxy = Setup::default().redis("cache", redis.addr(), "").start();
+    let tasks = || proxy.metric("fusewire_tasks", &[]);
+    let connect = || {
+        let mut client = Client::connect(proxy.addr("cache"));
+        client.call(&["PING"]);
+        client
+    };
+    // What the start and the scrapes left behind is gone when nothing changes any more; only this scrape's own task counts.
+    let few = eventually("the tasks of a proxy without clients", || {
+        let [first, second] = [tasks(), tasks()];
+        if first == second && first > 0.0 { Ok(first) } else { Err(format!("{first}, {second}")) }
+    });
+    let clients: Vec<Client> = (0..20).map(|_| connect()).collect();
+    eventually("a task for each", || check(tasks() == few + 20.0, tasks()));
+    drop(clients);
+    eventually("their end", || check(tasks() == few, tasks()));
+    proxy.stop();
 }

@@ -34,7 +34,7 @@ async fn talk(now: Instant, data: &[u8]) {
     };
     let config = config::load(&inputs, &Env::new()).expect("a valid configuration");
     let backends = Arc::new(Backends::new(&config, now));
-    let state = State::new(backends, Access::default(), None);
+    let state = State::new(backends, Access::default(), None, Vec::new());
     let endpoint = Endpoint::Tcp { host: "127.0.0.1".into(), port: 9900 };
     let router = router(state.clone(), Guard::new(state.access.clone(), endpoint));
     let before = books(&state, now);

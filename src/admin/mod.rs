@@ -26,6 +26,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use arc_swap::ArcSwap;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 pub use control::{Desk, Order, Orders, Reloaded};
@@ -49,6 +50,7 @@ pub struct State {
     /// None: nobody reads the configuration again.
     desk: Option<Desk>,
     reloads: Reloads,
+    runtimes: Vec<Handle>,
 }
 
 /// What `/readyz` says. It never depends on a breaker: an orchestrator that took a sidecar out of service because
@@ -64,12 +66,17 @@ pub enum Readiness {
 }
 
 impl State {
-    /// The state of a process that is [`Readiness::Starting`].
-    pub fn new(backends: Arc<Backends>, access: Access, desk: Option<Desk>) -> Arc<Self> {
+    /// The state of a process that is [`Readiness::Starting`]. `runtimes` are those whose tasks are counted.
+    pub fn new(
+        backends: Arc<Backends>,
+        access: Access,
+        desk: Option<Desk>,
+        runtimes: Vec<Handle>,
+    ) -> Arc<Self> {
         let readiness = watch::Sender::new(Readiness::Starting);
         let access = Arc::new(ArcSwap::from_pointee(access));
         let (clock, feed, reloads) = (Clock::new(), Feed::new(), Reloads::new());
-        Arc::new(Self { backends, access, clock, feed, readiness, desk, reloads })
+        Arc::new(Self { backends, access, clock, feed, readiness, desk, reloads, runtimes })
     }
 
     /// Lets in whom another configuration lets in, from the next request on.
@@ -91,6 +98,11 @@ impl State {
         let (read_at, last_good) = self.reloads.last();
         let (applied, refused) = (&self.reloads.applied, &self.reloads.refused);
         Configuration { read_at, last_good, applied: applied.load(Relaxed), refused: refused.load(Relaxed) }
+    }
+
+    /// How many tasks are alive.
+    fn tasks(&self) -> usize {
+        self.runtimes.iter().map(|runtime| runtime.metrics().num_alive_tasks()).sum()
     }
 
     fn readiness(&self) -> Readiness {

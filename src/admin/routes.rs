@@ -150,7 +150,8 @@ async fn metrics(Shared(state): All) -> impl IntoResponse {
     let snapshots: Vec<_> = all.iter().map(|backend| (backend, backend.gate.snapshot(moment.now))).collect();
     let readings: Vec<_> =
         snapshots.iter().map(|(backend, snapshot)| reading(backend, snapshot, &moment)).collect();
-    ([(header::CONTENT_TYPE, publish::CONTENT_TYPE)], publish::render(&readings, &state.configuration()))
+    let text = publish::render(&readings, &state.configuration(), state.tasks());
+    ([(header::CONTENT_TYPE, publish::CONTENT_TYPE)], text)
 }
 
 fn reading<'a>(backend: &Backend, snapshot: &'a Snapshot, moment: &Moment) -> Reading<'a> {

@@ -82,7 +82,7 @@ fn state_with(access: Access) -> Arc<State> {
         drain_timeout: Duration::from_secs(1),
         workers: 1,
     };
-    State::new(Arc::new(Backends::new(&config, Instant::now())), access, None)
+    State::new(Arc::new(Backends::new(&config, Instant::now())), access, None, Vec::new())
 }
 
 fn state() -> Arc<State> {

@@ -177,6 +177,11 @@ pub(super) const LOCAL_FAULTS: Family = counter(
 );
 pub(super) const BUILD_INFO: Family =
     gauge("fusewire_build_info", &["version"], "Always 1; the labels say what is running.");
+pub(super) const TASKS: Family = gauge(
+    "fusewire_tasks",
+    &[],
+    "Tasks that are alive: one for each client connection, and a few for listeners, timers, checks and the admin API.",
+);
 pub(super) const RELOADS: Family = counter(
     "fusewire_config_reloads_total",
     &["result"],
@@ -237,6 +242,7 @@ pub const FAMILIES: &[Family] = &[
     CANCELS,
     LOCAL_FAULTS,
     BUILD_INFO,
+    TASKS,
     RELOADS,
     CONFIG_READ,
     CONFIG_GOOD,

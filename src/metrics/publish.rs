@@ -83,10 +83,11 @@ pub struct Configuration {
     pub refused: u64,
 }
 
-/// Everything that `/metrics` shows, with a HELP and a TYPE line for each family.
-pub fn render(readings: &[Reading<'_>], configuration: &Configuration) -> String {
+/// Everything that `/metrics` shows, with a HELP and a TYPE line for each family. `tasks` are alive in the process.
+pub fn render(readings: &[Reading<'_>], configuration: &Configuration, tasks: usize) -> String {
     let mut sheet = Sheet::new();
     sheet.gauge(&family::BUILD_INFO, &[env!("CARGO_PKG_VERSION")], 1.0);
+    sheet.gauge(&family::TASKS, &[], tasks as f64);
     sheet.counter(&family::RELOADS, &["success"], configuration.applied);
     sheet.counter(&family::RELOADS, &["failure"], configuration.refused);
     sheet.gauge(&family::CONFIG_READ, &[], configuration.read_at);

@@ -10,6 +10,9 @@ use crate::breaker::{Cause, Code, Condition, Fault, Mode, State};
 const CONFIGURATION: Configuration =
     Configuration { read_at: 1_700_000_000.5, last_good: false, applied: 3, refused: 2 };
 
+/// Alive in the process.
+const TASKS: usize = 7;
+
 /// A scrape, parsed.
 #[derive(Debug, Default)]
 pub(crate) struct Scrape {
@@ -90,7 +93,7 @@ impl Figures {
 #[test]
 fn every_family_is_shown_with_its_help_its_type_and_its_labels() {
     let figures = Figures::of(&Tally::default());
-    let scrape = Scrape::parse(&render(&[figures.reading("cache", State::Closed)], &CONFIGURATION));
+    let scrape = Scrape::parse(&render(&[figures.reading("cache", State::Closed)], &CONFIGURATION, TASKS));
     let names: BTreeSet<_> = FAMILIES.iter().map(|family| family.name.to_owned()).collect();
     assert_eq!(names.len(), FAMILIES.len(), "a name stands twice in the catalogue");
     assert_eq!(scrape.types.keys().cloned().collect::<BTreeSet<_>>(), names);
@@ -143,7 +146,8 @@ fn the_documentation_lists_exactly_what_is_shown() {
 fn the_documentation_lists_exactly_the_label_values_that_are_shown() {
     let figures = Figures::of(&Tally::default());
     let postgres = Reading { protocol: "postgres", ..figures.reading("db", State::Closed) };
-    let scrape = Scrape::parse(&render(&[figures.reading("cache", State::Closed), postgres], &CONFIGURATION));
+    let scrape =
+        Scrape::parse(&render(&[figures.reading("cache", State::Closed), postgres], &CONFIGURATION, TASKS));
     // (label, family) → values; the label `protocol` is the same for all of them. Those that are not listed are the
     // names of the configuration, the version and the bounds.
     let mut shown: BTreeMap<(String, String), BTreeSet<String>> = BTreeMap::new();
@@ -183,7 +187,7 @@ fn the_documentation_lists_the_bounds_of_the_buckets() {
 #[test]
 fn counters_are_there_from_the_start_for_every_known_label() {
     let figures = Figures::of(&Tally::default());
-    let scrape = Scrape::parse(&render(&[figures.reading("cache", State::Closed)], &CONFIGURATION));
+    let scrape = Scrape::parse(&render(&[figures.reading("cache", State::Closed)], &CONFIGURATION, TASKS));
     let zero = |name: &str, label: &str, value: &str| {
         let series = format!("{name}{{backend=\"cache\",protocol=\"redis\",{label}=\"{value}\"}}");
         assert_eq!(scrape.get(&series), 0.0);
@@ -242,7 +246,7 @@ fn a_reply_code_named_like_a_fault_is_added_to_it() {
     figures.failures.insert(Cause::Fault(Fault::Timeout), 2);
     figures.failures.insert(Cause::Reply(Code::new("timeout")), 3);
     figures.failures.insert(Cause::Reply(Code::new("LOADING")), 4);
-    let scrape = Scrape::parse(&render(&[figures.reading("cache", State::Closed)], &CONFIGURATION));
+    let scrape = Scrape::parse(&render(&[figures.reading("cache", State::Closed)], &CONFIGURATION, TASKS));
     let reason = |reason: &str| {
         scrape.get(&format!(
             "circuit_breaker_failures_total{{backend=\"cache\",protocol=\"redis\",reason=\"{reason}\"}}"
@@ -257,7 +261,7 @@ fn buckets(durations: impl Iterator<Item = Duration>) -> Vec<(String, f64)> {
     let tally = Tally::default();
     durations.for_each(|duration| tally.observe(duration, 1));
     let figures = Figures::of(&tally);
-    let text = render(&[figures.reading("cache", State::Closed)], &CONFIGURATION);
+    let text = render(&[figures.reading("cache", State::Closed)], &CONFIGURATION, TASKS);
     text.lines()
         .filter_map(|line| line.strip_prefix("circuit_breaker_call_duration_seconds_bucket"))
         .map(|line| {
@@ -289,7 +293,7 @@ fn the_sum_of_durations_is_exact_and_the_count_is_the_last_bucket() {
     tally.observe(Duration::from_micros(75), 1_000_000_000);
     tally.observe(Duration::from_secs(100), 2);
     let figures = Figures::of(&tally);
-    let scrape = Scrape::parse(&render(&[figures.reading("cache", State::Closed)], &CONFIGURATION));
+    let scrape = Scrape::parse(&render(&[figures.reading("cache", State::Closed)], &CONFIGURATION, TASKS));
     let get = |suffix: &str, le: &str| {
         scrape.get(&format!(
             "circuit_breaker_call_duration_seconds_{suffix}{{backend=\"cache\",protocol=\"redis\"{le}}}"
@@ -308,7 +312,7 @@ fn one_state_is_hot_and_the_gauge_agrees() {
     for (state, gauge) in [(State::Closed, 0.0), (State::HalfOpen, 1.0), (State::Open, 2.0)] {
         let mut reading = figures.reading("db", state);
         reading.open_until = Some(1_700_000_000.25);
-        let scrape = Scrape::parse(&render(&[reading], &CONFIGURATION));
+        let scrape = Scrape::parse(&render(&[reading], &CONFIGURATION, TASKS));
         assert_eq!(scrape.get("circuit_breaker_state{backend=\"db\",protocol=\"redis\"}"), gauge);
         for other in [State::Closed, State::HalfOpen, State::Open] {
             let series = format!(
@@ -320,7 +324,7 @@ fn one_state_is_hot_and_the_gauge_agrees() {
         let until = scrape.get("circuit_breaker_open_until_seconds{backend=\"db\",protocol=\"redis\"}");
         assert_eq!(until, if state == State::Open { 1_700_000_000.25 } else { 0.0 });
     }
-    let scrape = Scrape::parse(&render(&[figures.reading("db", State::Open)], &CONFIGURATION));
+    let scrape = Scrape::parse(&render(&[figures.reading("db", State::Open)], &CONFIGURATION, TASKS));
     let until = scrape.get("circuit_breaker_open_until_seconds{backend=\"db\",protocol=\"redis\"}");
     assert_eq!(until, f64::INFINITY);
 }
@@ -333,7 +337,7 @@ fn backends_do_not_mix() {
     b.add(Counter::Accepted, 7);
     b.add(Counter::UpstreamBytes, u64::MAX / 2);
     let (a, b) = (Figures::of(&a), Figures::of(&b));
-    let text = render(&[a.reading("a", State::Closed), b.reading("b", State::Open)], &CONFIGURATION);
+    let text = render(&[a.reading("a", State::Closed), b.reading("b", State::Open)], &CONFIGURATION, TASKS);
     let scrape = Scrape::parse(&text);
     assert_eq!(scrape.get("fusewire_connections_total{backend=\"a\",protocol=\"redis\"}"), 3.0);
     assert_eq!(scrape.get("fusewire_connections_active{backend=\"a\",protocol=\"redis\"}"), 2.0);
@@ -342,8 +346,13 @@ fn backends_do_not_mix() {
 }
 
 #[test]
+fn tasks_are_counted_for_the_whole_process() {
+    assert_eq!(Scrape::parse(&render(&[], &CONFIGURATION, TASKS)).get("fusewire_tasks"), 7.0);
+}
+
+#[test]
 fn a_configuration_that_was_refused_shows() {
-    let scrape = Scrape::parse(&render(&[], &CONFIGURATION));
+    let scrape = Scrape::parse(&render(&[], &CONFIGURATION, TASKS));
     assert_eq!(scrape.get("fusewire_config_reloads_total{result=\"success\"}"), 3.0);
     assert_eq!(scrape.get("fusewire_config_reloads_total{result=\"failure\"}"), 2.0);
     assert_eq!(scrape.get("fusewire_config_last_reload_successful"), 0.0);
@@ -353,7 +362,7 @@ fn a_configuration_that_was_refused_shows() {
 #[cfg(target_os = "linux")]
 #[test]
 fn the_process_knows_itself() {
-    let first = Scrape::parse(&render(&[], &CONFIGURATION));
+    let first = Scrape::parse(&render(&[], &CONFIGURATION, TASKS));
     let start = first.get("process_start_time_seconds");
     assert!(start > 1e9, "{start}");
     assert!(first.get("process_resident_memory_bytes") > 1e6);
@@ -361,5 +370,5 @@ fn the_process_knows_itself() {
     assert!(first.get("process_max_fds") >= first.get("process_open_fds"));
     let cpu = first.get("process_cpu_seconds_total");
     assert!((0.0..86_400.0).contains(&cpu), "{cpu}");
-    assert_eq!(Scrape::parse(&render(&[], &CONFIGURATION)).get("process_start_time_seconds"), start);
+    assert_eq!(Scrape::parse(&render(&[], &CONFIGURATION, TASKS)).get("process_start_time_seconds"), start);
 }

@@ -11,6 +11,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::time::{sleep, timeout};
 
 use super::check::Checker;
@@ -127,6 +128,11 @@ impl Plane {
     /// The workers' pulse.
     pub fn pulse(&self) -> Pulse {
         self.workers.pulse()
+    }
+
+    /// The workers' runtimes, to count their tasks.
+    pub fn runtimes(&self) -> Vec<Handle> {
+        self.workers.runtimes()
     }
 
     /// Takes hold of what a configuration needs beyond the present one.

@@ -27,6 +27,7 @@ use crate::protocol::{postgres, redis};
 #[derive(Debug)]
 pub struct Workers {
     threads: Vec<JoinHandle<()>>,
+    runtimes: Vec<runtime::Handle>,
     crew: Arc<Crew>,
     /// Closed when the last thread has dropped its end.
     alive: mpsc::Receiver<Infallible>,
@@ -100,10 +101,11 @@ impl Workers {
         let shutdown = Shutdown::default();
         let (inboxes, receivers): (Vec<_>, Vec<_>) = (0..count).map(|_| mpsc::unbounded_channel()).unzip();
         let crew = Arc::new(Crew { loads: (0..count).map(|_| AtomicUsize::new(0)).collect(), inboxes });
-        let mut threads = Vec::new();
+        let (mut threads, mut runtimes) = (Vec::new(), Vec::new());
         let (living, alive) = mpsc::channel(1);
         for (index, inbox) in receivers.into_iter().enumerate() {
             let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+            runtimes.push(runtime.handle().clone());
             let tracker = TaskTracker::new();
             let bench = Bench { index, crew: crew.clone(), tracker, shutdown: shutdown.clone() };
             let thread = std::thread::Builder::new().name(format!("worker-{}", index + 1)).spawn({
@@ -117,7 +119,7 @@ impl Workers {
             })?;
             threads.push(thread);
         }
-        Ok(Self { threads, crew, alive, shutdown })
+        Ok(Self { threads, runtimes, crew, alive, shutdown })
     }
 
     /// Has every worker accept clients of `service` on `listener` until `end`.
@@ -142,6 +144,11 @@ impl Workers {
     /// Their pulse.
     pub fn pulse(&self) -> Pulse {
         Pulse { crew: self.crew.clone(), shutdown: self.shutdown.clone() }
+    }
+
+    /// Their runtimes, to count their tasks.
+    pub fn runtimes(&self) -> Vec<runtime::Handle> {
+        self.runtimes.clone()
     }
 
     /// The switch that ends them.

@@ -16,6 +16,9 @@ use proto_tests::chaos::judge::Figure;
 use proto_tests::chaos::stage::Stage;
 use proto_tests::tools::duration;
 
+/// Between two things that a client does, so that the servers and not the processors are what is tried.
+const PACE: Duration = Duration::from_millis(2);
+
 /// Broken promises that are shown: the first ones say what is wrong. After sabotage all are, because each kind counts.
 const SHOWN: usize = 100;
 
@@ -65,7 +68,7 @@ fn main() -> ExitCode {
         }
     };
     println!("seed {} (repeat with --seed {0})", options.seed);
-    let mut stage = Stage::start(options.seed);
+    let mut stage = Stage::start(options.seed, PACE);
     if stage.disk.is_none() {
         println!("NOT ROOT: a full disk is played by killing Redis");
     }

@@ -10,6 +10,7 @@
 //! | [`bank`] | two Postgres servers that can fail over |
 //! | [`pair`] | two Redis servers that can fail over |
 //! | [`island`] | a Redis behind a network that can be cut |
+//! | [`sample`] | what fusewire takes of its machine, at one moment |
 //! | [`stage`] | the servers, fusewire and the checkers together |
 //! | [`faults`] | what happens to the servers |
 //!
@@ -26,4 +27,5 @@ pub mod pair;
 pub mod postgres_checker;
 pub mod random;
 pub mod redis_checker;
+pub mod sample;
 pub mod stage;

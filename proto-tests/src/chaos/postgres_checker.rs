@@ -26,8 +26,6 @@ use crate::until::{PATIENCE, awake};
 
 const ACCOUNTS: u64 = 8;
 const START: i64 = 1000;
-/// Between two things that a client does.
-const PACE: Duration = Duration::from_millis(2);
 /// Rows of one COPY.
 const ROWS: u64 = 20;
 
@@ -90,13 +88,14 @@ pub enum Serves {
 }
 
 impl PostgresChecker {
-    /// Makes the tables and starts so many clients of the backend of this name at `addr`.
+    /// Makes the tables and starts so many clients of the backend of this name at `addr`, each of which rests for `pace`
+    /// between two things that it does.
     pub fn start(
         name: &'static str,
         server: &Postgres,
         addr: SocketAddr,
         serves: Serves,
-        clients: u64,
+        (clients, pace): (u64, Duration),
         judge: &Arc<Judge>,
         seed: u64,
     ) -> Self {
@@ -110,6 +109,7 @@ impl PostgresChecker {
                 id: id as i32,
                 addr,
                 serves,
+                pace,
                 judge: judge.clone(),
                 books: books.clone(),
                 answers: answers.clone(),
@@ -191,6 +191,7 @@ struct Teller {
     id: i32,
     addr: SocketAddr,
     serves: Serves,
+    pace: Duration,
     judge: Arc<Judge>,
     books: Arc<Books>,
     answers: Arc<AtomicU64>,
@@ -290,7 +291,7 @@ impl Teller {
                 break;
             }
             self.n += 1;
-            sleep(PACE).await;
+            sleep(self.pace).await;
             match self.random.below(6) {
                 0 | 1 => self.transfer(client).await?,
                 2 => self.note(client).await?,

@@ -21,9 +21,6 @@ pub const USERS: u64 = 3;
 /// The password of the user `admin`, who may do everything.
 pub const ADMIN: &str = "admin-password";
 
-/// Between two batches of a client, so that the servers and not the processors are what is tried.
-const PACE: Duration = Duration::from_millis(2);
-
 /// How an outage or a rejection begins; any other error is a broken promise.
 const OUTAGES: &[&str] = &[
     "CIRCUITOPEN ",
@@ -211,11 +208,12 @@ pub struct RedisChecker {
 }
 
 impl RedisChecker {
-    /// Starts so many clients of the backend at `addr`.
+    /// Starts so many clients of the backend at `addr`, each of which rests for `pace` between two batches.
     pub fn start(
         name: &str,
         addr: SocketAddr,
         clients: u64,
+        pace: Duration,
         promise: Promise,
         judge: &Arc<Judge>,
         seed: u64,
@@ -226,6 +224,7 @@ impl RedisChecker {
             let mut client = Client {
                 id: format!("{name}{id}"),
                 addr,
+                pace,
                 promise,
                 judge: judge.clone(),
                 histories: histories.clone(),
@@ -250,6 +249,7 @@ impl RedisChecker {
 struct Client {
     id: String,
     addr: SocketAddr,
+    pace: Duration,
     promise: Promise,
     judge: Arc<Judge>,
     histories: Arc<Mutex<Vec<History>>>,
@@ -314,7 +314,7 @@ impl Client {
                 }
                 break;
             }
-            thread::sleep(PACE);
+            thread::sleep(self.pace);
             if std::mem::take(&mut session.troubled) {
                 thread::sleep(Duration::from_millis(5 + self.random.below(20)));
             }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::bank::{self, Bank};
 use super::faults::{FAULTS, Fault, Target};
@@ -12,6 +13,7 @@ use super::pair::Pair;
 use super::postgres_checker::{self, PostgresChecker, Serves};
 use super::random::Random;
 use super::redis_checker::{DATABASES, RedisChecker, users};
+use super::sample::Sample;
 use crate::disk::Disk;
 use crate::postgres_server::Options;
 use crate::until::{check, eventually};
@@ -32,6 +34,8 @@ pub struct Stage {
     pub judge: Arc<Judge>,
     /// fusewire.
     pub proxy: Fusewire,
+    /// fusewire before its first client.
+    pub fresh: Sample,
     /// A Redis that syncs each write.
     pub redis: Redis,
     /// Where it keeps its data, if that can be filled.
@@ -55,8 +59,8 @@ pub struct Stage {
 
 impl Stage {
     /// Starts everything. What the seed decides is which requests are made and which faults happen; when, the machine
-    /// decides.
-    pub fn start(seed: u64) -> Self {
+    /// decides. Each client rests for `pace` after what it has done.
+    pub fn start(seed: u64, pace: Duration) -> Self {
         let judge = Arc::<Judge>::default();
         let disk = Disk::possible().then(|| Disk::with_room("192m"));
         let island = Island::possible().then(Island::build);
@@ -83,8 +87,9 @@ impl Stage {
             setup = setup.redis("island", island.addr(), SETTINGS);
         }
         let proxy = setup.start();
+        let fresh = Sample::take(&proxy);
         let redis_clients =
-            |name: &str, promise| RedisChecker::start(name, proxy.addr(name), 4, promise, &judge, seed);
+            |name: &str, promise| RedisChecker::start(name, proxy.addr(name), 4, pace, promise, &judge, seed);
         let mut checkers = vec![
             (Target::Redis, redis_clients("cache", Promise::Durable)),
             (Target::Pair, redis_clients("pair", Promise::Replicated)),
@@ -93,7 +98,7 @@ impl Stage {
             checkers.push((Target::Island, redis_clients("island", Promise::Durable)));
         }
         let teller = |name, server, addr, serves, clients| {
-            PostgresChecker::start(name, server, addr, serves, clients, &judge, seed)
+            PostgresChecker::start(name, server, addr, serves, (clients, pace), &judge, seed)
         };
         let tellers = [
             (Target::Postgres, teller("db", &postgres, proxy.addr("db"), Serves::Primary, 5)),
@@ -105,6 +110,7 @@ impl Stage {
         Self {
             judge,
             proxy,
+            fresh,
             redis,
             disk,
             pair,

@@ -7,7 +7,7 @@ use crate::admin::{Desk, Reloaded};
 fn answering(result: Result<Reloaded, Vec<String>>) -> Arc<State> {
     let (desk, mut orders) = Desk::new();
     let plain = state();
-    let state = State::new(plain.backends.clone(), Access::default(), Some(desk));
+    let state = State::new(plain.backends.clone(), Access::default(), Some(desk), Vec::new());
     tokio::spawn(async move {
         while let Some(order) = orders.recv().await {
             assert_eq!(order.peer, "127.0.0.1:40000");
@@ -39,7 +39,7 @@ async fn what_is_wrong_is_listed() {
 async fn a_process_that_is_ending_says_so() {
     let (desk, orders) = Desk::new();
     drop(orders);
-    let state = State::new(state().backends.clone(), Access::default(), Some(desk));
+    let state = State::new(state().backends.clone(), Access::default(), Some(desk), Vec::new());
     let error = post(&state, "/api/v1/config/reload", "").await.error(409);
     assert!(error.contains("cannot be read again"), "{error}");
 }
