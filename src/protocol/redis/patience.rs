@@ -18,6 +18,8 @@ impl Session {
         let patience = match self.fifo.head()? {
             Head::Calls => Patience::Response,
             Head::Owed(head) => head.patience,
+            // Its turn has come when the message that is passing has ended.
+            Head::Local if !self.replies.at_boundary() => Patience::Response,
             Head::Local | Head::Opaque => return None,
         };
         (!(self.uploading() && self.fifo.requests() == 1)).then_some(patience)

@@ -165,17 +165,13 @@ impl Session {
             return self.end(Life::Finish);
         }
         let block = matches!(self.block, Block::Open { .. });
-        if self.draining && quiet && between && !block && !self.relays() {
+        if self.draining && quiet && between && !block {
             return self.end(Life::Finish);
         }
         if !self.probes.is_empty() {
             let owed = self.backend_owes();
             self.probes.set_owed(owed);
         }
-    }
-
-    fn relays(&self) -> bool {
-        matches!(self.request, Request::Opaque)
     }
 
     /// From now on a plain relay in both directions. Not for a client that was told of a rejection: it would send
@@ -242,7 +238,8 @@ impl protocol::Session for Session {
     }
 
     fn replies(&mut self, now: Instant, out: &mut Vec<u8>) {
-        if !self.draining && !self.fifo.local_is_due() {
+        // With nothing owed before it a reply's turn may come in the middle of a message that was pushed.
+        if !self.fifo.local_is_due() || !self.replies.at_boundary() {
             return;
         }
         let before = out.len();

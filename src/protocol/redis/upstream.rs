@@ -132,7 +132,7 @@ impl Session {
                     }
                 }
                 let Some(role) = self.role(*first, rest) else { break };
-                let swallowed = role == Role::Reply
+                let swallowed = matches!(role, Role::Reply | Role::Attribute)
                     && self
                         .fifo
                         .head_owed()
@@ -408,9 +408,7 @@ impl Session {
 
     /// The backend has broken the protocol: a failure of the call it was to answer.
     fn broken(&mut self, now: Instant) {
-        if self.fifo.requests() > 0 {
-            self.fail(now, Fault::Malformed);
-        }
+        self.fail(now, Fault::Malformed);
         self.end(Life::Abort);
     }
 

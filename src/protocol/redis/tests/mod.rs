@@ -10,6 +10,7 @@ mod properties;
 mod rows;
 mod scanners;
 mod state;
+mod subscribers;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -56,15 +57,14 @@ fn policy() -> Policy {
     Policy { failure_threshold: Some(3), ..Policy::default() }
 }
 
-fn settings(redis: &Redis) -> Settings {
-    let timeouts = Timeouts {
+fn timeouts() -> Timeouts {
+    Timeouts {
         connect: Duration::from_secs(3),
         response: Some(RESPONSE),
         handshake: Duration::from_secs(5),
         tcp_user: Duration::from_secs(30),
         keepalive: Duration::from_secs(30),
-    };
-    Settings::new("cache".into(), redis, &timeouts)
+    }
 }
 
 impl Rig {
@@ -76,7 +76,7 @@ impl Rig {
     fn with(cut: Cut, redis: &Redis) -> Self {
         let now = Instant::now();
         let gate = Gate::new("cache", policy(), 1, now);
-        let settings = Arc::new(settings(redis));
+        let settings = Arc::new(Settings::new("cache".into(), redis, &timeouts()));
         let session = Session::new(gate.lane(1), settings.clone());
         Self {
             gate,
@@ -321,8 +321,8 @@ fn rejections(down: &str) -> usize {
     down.matches("-CIRCUITOPEN backend 'cache' is ").count()
 }
 
-/// Everything that must not depend on how bytes are cut: counts, failures by their causes, the breaker's state and what
-/// its run of failures has come to.
+/// Everything that must not depend on how bytes are cut: counts and durations, failures by their causes, the breaker's state
+/// and what its run of failures has come to.
 fn figures(rig: &Rig) -> (Vec<u64>, Vec<(Cause, u64)>, State, u32) {
     use Counter::*;
     let totals = rig.totals();
@@ -339,10 +339,14 @@ fn figures(rig: &Rig) -> (Vec<u64>, Vec<(Cause, u64)>, State, u32) {
         Opaque,
         ClientMalformed,
         LocalFaults,
+        Stale,
+        WouldReject,
+        RejectedCalls,
     ]
     .map(|counter| totals.get(counter));
+    let counts = counts.into_iter().chain(totals.latency_counts).chain(totals.latency_nanos);
     let failures = snapshot.failures.into_iter().collect();
-    (counts.to_vec(), failures, snapshot.state, snapshot.consecutive_failures)
+    (counts.collect(), failures, snapshot.state, snapshot.consecutive_failures)
 }
 
 /// Runs `script` with its bytes whole, cut once at every point, and in single bytes.
@@ -368,6 +372,7 @@ fn scenario_of(same_upstream: bool, redis: &Redis, script: impl Fn(&mut Rig)) {
         rig.aborted = Some(rig.phase() == Phase::Abort);
         rig.vanish();
         assert_eq!(rig.totals().in_flight(), 0, "calls without an end, cut {cut:?}");
+        assert_eq!(rig.totals().calls(), rig.count(Counter::Admitted), "ends without a call, cut {cut:?}");
         assert_eq!(rig.gate.snapshot(rig.now).probes_in_flight, 0, "a probe without an end, cut {cut:?}");
         rig
     };

@@ -2,16 +2,16 @@
 
 use super::*;
 
-fn sub(kind: &str, topic: &str, count: u64) -> String {
+pub(super) fn sub(kind: &str, topic: &str, count: u64) -> String {
     format!("*3\r\n${}\r\n{kind}\r\n${}\r\n{topic}\r\n:{count}\r\n", kind.len(), topic.len())
 }
 
-fn sub3(kind: &str, topic: &str, count: u64) -> String {
+pub(super) fn sub3(kind: &str, topic: &str, count: u64) -> String {
     sub(kind, topic, count).replacen('*', ">", 1)
 }
 
 /// Nothing is owed and nothing misunderstood: an ordinary command finds its own reply.
-fn in_step(rig: &mut Rig) {
+pub(super) fn in_step(rig: &mut Rig) {
     let (opaque, success) = (rig.count(Counter::Opaque), rig.count(Counter::Success));
     assert_eq!(rig.wait(), Wait::Nothing, "something is still owed");
     rig.client(req("PING"));
@@ -192,6 +192,8 @@ fn client_reply_skip_skips_itself_and_the_next() {
         in_step(rig);
         rig.passes(reqs(&["CLIENT REPLY SKIP", "RESET"]), "");
         in_step(rig);
+        rig.passes("CLIENT REPLY SKIP\r\nSET a 1\r\nGET a\r\n", "$1\r\n1\r\n");
+        in_step(rig);
         rig.passes(req("CLIENT REPLY BAD"), "-ERR syntax error\r\n");
         in_step(rig);
         rig.passes(req("CLIENT REPLY SKIP x"), "-ERR wrong number\r\n");
@@ -236,9 +238,18 @@ fn a_lost_watch_is_a_success() {
 fn queued_commands_that_break_the_array_make_a_plain_relay() {
     for queued in ["SUBSCRIBE a b", "HELLO 3", "CLIENT REPLY OFF", "UNSUBSCRIBE"] {
         scenario(|rig| {
-            rig.passes(reqs(&["MULTI", queued, "EXEC"]), "+OK\r\n+QUEUED\r\n*1\r\n*3\r\nwhatever");
+            // Nothing behind it is looked at, not even before its reply has come.
+            rig.client(reqs(&["MULTI", queued])).trip().client(req("EXEC"));
+            assert_eq!(rig.up(), text(&reqs(&["MULTI", queued, "EXEC"])));
+            rig.server("+OK\r\n+QUEUED\r\n*1\r\n*3\r\nwhatever");
             assert_eq!(rig.count(Counter::Opaque), 1, "{queued}");
-            rig.trip().passes(req("GET k"), "still relayed");
+            rig.passes(req("GET k"), "still relayed");
+        });
+    }
+    for queued in ["CLIENT ID", "SCRIPT REPLY"] {
+        scenario(|rig| {
+            rig.passes(reqs(&["MULTI", queued, "EXEC"]), "+OK\r\n+QUEUED\r\n*1\r\n:5\r\n");
+            in_step(rig);
         });
     }
 }
@@ -305,6 +316,9 @@ fn blocking_commands_wait_their_own_time_and_no_longer() {
         ("XREAD STREAMS block 0", Wait::Backend(RESPONSE)),
         ("XREADGROUP GROUP block block BLOCK 1000 STREAMS s >", own(1.0)),
         ("XREADGROUP GROUP g c STREAMS block >", Wait::Backend(RESPONSE)),
+        ("XREADGROUP GROUP g c NOACK BLOCK 1000 STREAMS s >", own(1.0)),
+        ("XREADGROUP GROUP block 5 STREAMS s >", Wait::Backend(RESPONSE)),
+        ("XREADGROUP GROUP g streams COUNT 1 BLOCK 1000 STREAMS s >", own(1.0)),
         ("WAIT 1 2000", own(2.0)),
         ("WAITAOF 1 1 2000", own(2.0)),
         ("WAIT 1 0", Wait::Nothing),
@@ -316,6 +330,9 @@ fn blocking_commands_wait_their_own_time_and_no_longer() {
         ("DEBUG SLEEP 3", Wait::Nothing),
         ("BLPOP k never", Wait::Backend(RESPONSE)),
         ("BLPOP k -1", Wait::Backend(RESPONSE)),
+        ("BLPOP 7 never", Wait::Backend(RESPONSE)),
+        ("BLPOP k 31536000", own(31_536_000.0)),
+        ("BLPOP k 31536000.001", Wait::Nothing),
         ("BLPOP", Wait::Backend(RESPONSE)),
         ("GET k", Wait::Backend(RESPONSE)),
         ("AUTH p", Wait::Backend(Duration::from_secs(5))),
@@ -420,6 +437,23 @@ fn a_pause_seen_by_one_session_extends_the_deadlines_of_all() {
         other.session().on_deadline(now);
         assert_eq!(other.phase(), Phase::Finish);
         assert_eq!(rig.count(Counter::Failure), 1);
+    });
+}
+
+#[test]
+fn a_pause_is_begun_and_ended_by_the_commands_for_it_and_only_if_they_succeed() {
+    scenario(|rig| {
+        let paused = |rig: &Rig| rig.settings.paused();
+        rig.passes(req("CLIENT PAUSE 60000"), "-NOPERM no\r\n")
+            .passes(req("CLIENT SETNAME 60000"), "+OK\r\n");
+        assert_eq!(paused(rig), None);
+        let until = Some(rig.now + Duration::from_secs(60));
+        rig.passes(req("CLIENT PAUSE 60000"), "+OK\r\n");
+        assert_eq!(paused(rig), until);
+        rig.passes(req("CLIENT UNPAUSE"), "-NOPERM no\r\n").passes(req("CLIENT ID"), ":5\r\n");
+        assert_eq!(paused(rig), until);
+        rig.passes(req("CLIENT UNPAUSE"), "+OK\r\n");
+        assert_eq!(paused(rig), None);
     });
 }
 

@@ -68,6 +68,13 @@ fn local_replies_come_in_chunks() {
         }
         assert!(out.len() <= crate::protocol::REPLY_CHUNK + 200);
         all += rejections(&text(&out));
+        assert!(out.len() >= crate::protocol::REPLY_CHUNK - 200 || all == 10_000, "few are as slow as many");
+        // What is there already is no matter of the session's.
+        out.resize(crate::protocol::REPLY_CHUNK, b'.');
+        let before = out.len();
+        rig.session().replies(now, &mut out);
+        all += rejections(&text(&out[before..]));
+        assert!(out.len() >= 2 * before - 200 || all == 10_000);
     }
     assert_eq!(all, 10_000);
 }
@@ -301,6 +308,40 @@ fn an_open_transaction_is_overtaken_at_exec() {
 }
 
 #[test]
+fn an_attribute_of_a_reply_that_is_kept_back_is_kept_back_with_it() {
+    scenario(|rig| {
+        rig.passes(reqs(&["MULTI", "SET a 1"]), "+OK\r\n+QUEUED\r\n").trip().forget();
+        rig.client(req("EXEC")).server("|1\r\n+ttl\r\n:3600\r\n+OK\r\n");
+        let down = rig.down();
+        assert!(down.starts_with("-EXECABORT") && down.lines().count() == 1, "{down}");
+    });
+}
+
+#[test]
+fn an_exec_without_a_transaction_is_rejected_like_any_command() {
+    scenario(|rig| {
+        warm(rig);
+        rig.trip();
+        assert_eq!(rejections(&rig.refused(req("EXEC"))), 1);
+    });
+}
+
+#[test]
+fn each_rejection_says_why_it_was() {
+    scenario(|rig| {
+        warm(rig);
+        rig.client(req("GET a")).trip().client(req("GET b").repeat(2)).half_open();
+        let mut probe = rig.another();
+        probe.client(req("GET p"));
+        rig.client(req("GET c").repeat(2)).server("$-1\r\n");
+        let down = rig.down();
+        let states = |line: &str| line.split(' ').nth(4).map(str::to_owned);
+        let says: Vec<_> = down.lines().skip(1).filter_map(states).collect();
+        assert_eq!(says, ["open", "open", "half-open", "half-open"], "{down}");
+    });
+}
+
+#[test]
 fn an_open_transaction_may_discard_while_open() {
     scenario(|rig| {
         rig.passes(reqs(&["MULTI", "SET a 1"]), "+OK\r\n+QUEUED\r\n")
@@ -443,6 +484,21 @@ fn a_poisoned_connection_hears_of_a_change_that_came_before_anybody_listened() {
         rig.trip();
         assert_eq!(rig.phase(), Phase::Relay, "open");
         rig.pass_time(HOLD);
+        assert_eq!(rig.phase(), Phase::Finish);
+    });
+}
+
+#[test]
+fn a_connection_poisoned_in_half_open_ends_when_the_breaker_closes() {
+    scenario(|rig| {
+        warm(rig);
+        rig.half_open();
+        let mut other = rig.another();
+        other.client(req("GET k"));
+        rig.refused(req("SELECT 3"));
+        other.server("$-1\r\n");
+        assert_eq!(rig.state(), State::Closed);
+        rig.tell();
         assert_eq!(rig.phase(), Phase::Finish);
     });
 }
