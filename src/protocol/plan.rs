@@ -54,7 +54,8 @@ impl Plan {
         self.inserted.extend_from_slice(bytes);
         let end = self.inserted.len();
         match self.spans.last_mut() {
-            Some(Span::Insert(range)) if range.end == start => range.end = end,
+            // Whatever was inserted last is at the end of what was inserted.
+            Some(Span::Insert(range)) => range.end = end,
             _ if start == end => {}
             _ => self.spans.push(Span::Insert(start..end)),
         }
@@ -106,8 +107,10 @@ mod tests {
         plan.insert(b"ab");
         plan.insert(b"c");
         assert_eq!(plan.spans(), [Span::Forward(0..5), Span::Forward(6..7), Span::Insert(0..3)]);
-        assert_eq!(plan.output(b"0123456789"), b"012346abc");
+        assert_eq!((plan.output(b"0123456789"), plan.inserted()), (b"012346abc".to_vec(), &b"abc"[..]));
         assert_eq!(plan.consumed(), 7);
+        plan.clear();
+        assert_eq!((plan.consumed(), plan.spans(), plan.inserted()), (0, &[][..], &[][..]));
     }
 
     #[test]

@@ -254,35 +254,40 @@ const OWN_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 pub(super) struct TimeoutWatch {
     clock: Clock,
     index: u64,
-    total: u64,
     options: Options,
     found: Option<Patience>,
 }
 
-/// How far the options of `XREAD` have been read: stream keys may be named "block" too.
+/// How far the options of `XREAD` have been read: stream keys, groups and consumers may be named "block" too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Options {
+    /// At an option.
     Word,
-    Skip(u8),
+    /// At the name of a group, then at that of a consumer.
+    Group,
+    Consumer,
+    /// At the argument of BLOCK.
     Block,
+    /// Behind STREAMS.
     Over,
 }
 
 impl TimeoutWatch {
-    /// A watch over `total` arguments.
-    pub(super) fn new(clock: Clock, total: u64) -> Self {
-        Self { clock, index: 0, total, options: Options::Word, found: None }
+    /// A watch over the arguments of a request.
+    pub(super) fn new(clock: Clock) -> Self {
+        Self { clock, index: 0, options: Options::Word, found: None }
     }
 
     /// The next argument; none for one that is too long to matter.
     pub(super) fn argument(&mut self, word: Option<&[u8]>) {
-        let (index, last) = (self.index, self.index + 1 == self.total);
+        let index = self.index;
         self.index += 1;
         let word = word.unwrap_or_default();
         match self.clock {
             Clock::FirstSeconds if index == 0 => self.found = seconds(word),
-            Clock::LastSeconds if last => self.found = seconds(word),
-            Clock::LastMillis if last => self.found = millis(word),
+            // The last one stands.
+            Clock::LastSeconds => self.found = seconds(word),
+            Clock::LastMillis => self.found = millis(word),
             Clock::FifthMillis if index == 4 => {
                 self.found = match millis(word) {
                     Some(Patience::Forever) => Some(Patience::Own(Duration::from_secs(1))),
@@ -297,17 +302,16 @@ impl TimeoutWatch {
     fn option(&mut self, word: &[u8]) {
         self.options = match self.options {
             Options::Over => Options::Over,
-            Options::Skip(0 | 1) => Options::Word,
-            Options::Skip(n) => Options::Skip(n - 1),
+            Options::Group => Options::Consumer,
             Options::Block => {
                 self.found = millis(word);
                 Options::Word
             }
             Options::Word if word.eq_ignore_ascii_case(b"streams") => Options::Over,
             Options::Word if word.eq_ignore_ascii_case(b"block") => Options::Block,
-            Options::Word if word.eq_ignore_ascii_case(b"count") => Options::Skip(1),
-            Options::Word if word.eq_ignore_ascii_case(b"group") => Options::Skip(2),
-            Options::Word => Options::Word,
+            Options::Word if word.eq_ignore_ascii_case(b"group") => Options::Group,
+            // COUNT as well, for what is behind it is a number.
+            Options::Word | Options::Consumer => Options::Word,
         };
     }
 

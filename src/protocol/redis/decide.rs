@@ -211,7 +211,6 @@ impl Session {
         self.fifo.owe(Owed {
             account: Account::None,
             effect: Effect::Withhold,
-            timed: false,
             probe: Some(number),
             ..Owed::calls(1, 0, now)
         });
@@ -284,7 +283,8 @@ impl Session {
             }
             Command::Discard => self.leave_block(),
             Command::Watch => self.watching |= !in_block,
-            Command::Unwatch if !in_block => {
+            // Inside a transaction it comes to the same: the end of that forgets every WATCH.
+            Command::Unwatch => {
                 self.watching = false;
                 self.unwatched = None;
             }
@@ -393,8 +393,6 @@ impl Session {
             self.fifo.owe(Owed {
                 account: Account::None,
                 effect: Effect::Replace(Box::new(local)),
-                conclusive: false,
-                timed: false,
                 ..Owed::calls(1, 0, asked.at)
             });
         }

@@ -71,8 +71,7 @@ impl Session {
             match more {
                 Ok(true) => {}
                 Ok(false) => {
-                    let left = input.len() > plan.consumed();
-                    self.held = left && matches!(self.request, Request::Head { .. });
+                    self.held = matches!(self.request, Request::Head { .. });
                     break;
                 }
                 Err(breach) => {
@@ -149,7 +148,7 @@ impl Session {
                 let asked = Asked { command, cure, args, first, muted: false, at: batch.now };
                 let fate = self.begin(batch, asked, plan);
                 pass(&fate, len, plan);
-                let watch = self.watch(command, args, &fate);
+                let watch = self.watch(command, &fate);
                 // A request without arguments ends here, and there may be nothing behind it to come back for.
                 self.body(Decided { body: Body::new(args), fate, watch }, behind, plan)
             }
@@ -169,7 +168,7 @@ impl Session {
                 let asked = Asked { command, cure, args, first, muted: false, at: batch.now };
                 let fate = self.begin(batch, asked, plan);
                 pass(&fate, len, plan);
-                let mut watch = self.watch(command, args, &fate);
+                let mut watch = self.watch(command, &fate);
                 if let Some(watch) = &mut watch {
                     arguments.iter().for_each(|argument| watch.argument(Some(argument)));
                 }
@@ -339,13 +338,13 @@ impl Session {
     }
 
     /// What to look for in the arguments of a request that has been let through.
-    fn watch(&self, command: Command, args: u64, fate: &Fate) -> Option<Box<TimeoutWatch>> {
+    fn watch(&self, command: Command, fate: &Fate) -> Option<Box<TimeoutWatch>> {
         match command {
             // Inside a transaction they do not block.
             Command::Blocking(clock)
                 if fate.way == (Way::Forward { owed: true }) && !matches!(self.block, Block::Open { .. }) =>
             {
-                Some(Box::new(TimeoutWatch::new(clock, args)))
+                Some(Box::new(TimeoutWatch::new(clock)))
             }
             _ => None,
         }

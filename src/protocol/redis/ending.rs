@@ -54,10 +54,7 @@ impl Session {
 
     /// Accounts for all calls in flight as saying nothing.
     pub(super) fn abandon(&mut self) {
-        let calls = self.calls();
-        if calls > 0 {
-            self.lane.ignored(calls);
-        }
+        self.lane.ignored(self.calls());
     }
 
     /// Calls in flight that are counted by the lane.

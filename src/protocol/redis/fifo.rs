@@ -442,6 +442,28 @@ mod tests {
         assert_eq!(fifo.entries.capacity(), 0);
     }
 
+    #[test]
+    fn in_a_long_queue_only_durations_blur() {
+        let (now, later) = (Instant::now(), Instant::now() + Duration::from_secs(1));
+        let hollow = |generation, start| Owed { conclusive: false, ..Owed::calls(1, generation, start) };
+        let blocking = || Owed { timed: false, ..Owed::calls(1, 0, now) };
+        for long in [false, true] {
+            let mut fifo = Fifo::default();
+            (0..if long { 2 * BLUR_ABOVE } else { BLUR_ABOVE / 2 }).for_each(|_| fifo.owe(blocking()));
+            let mut grows = |owed| {
+                let before = fifo.owed().count();
+                fifo.owe(owed);
+                fifo.owed().count() > before
+            };
+            for kind in [hollow, |generation, start| Owed::calls(1, generation, start)] {
+                assert!(grows(kind(1, now)), "another kind");
+                assert!(!grows(kind(1, now)), "the same");
+                assert_eq!(grows(kind(1, later)), !long, "later");
+                assert!(grows(kind(2, later)), "of another generation");
+            }
+        }
+    }
+
     /// What a queue without run lengths would hold: the account of a request, or a reply of fusewire's own.
     type Model = VecDeque<Option<(Account, bool)>>;
 
@@ -453,19 +475,21 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_queue_of_runs_is_a_queue(does in prop::collection::vec((0u8..7, 0u64..3, 1u64..4), 0..60)) {
+        fn a_queue_of_runs_is_a_queue(
+            does in prop::collection::vec((0u8..7, 0u64..2, 0u64..2, 1u64..4), 0..60),
+        ) {
             let now = Instant::now();
             let (mut fifo, mut plain) = (Fifo::default(), Model::new());
-            for (what, time, n) in does {
+            for (what, time, generation, n) in does {
                 let start = now + Duration::from_secs(time);
-                let account = Account::Call { generation: time, start };
+                let account = Account::Call { generation, start };
                 match what {
                     0 | 1 => {
-                        fifo.owe_calls(Calls { n, generation: time, start });
+                        fifo.owe_calls(Calls { n, generation, start });
                         plain.extend((0..n).map(|_| Some((account, true))));
                     }
                     2 => {
-                        fifo.owe(Owed { conclusive: false, ..Owed::calls(n, time, start) });
+                        fifo.owe(Owed { conclusive: false, ..Owed::calls(n, generation, start) });
                         plain.extend((0..n).map(|_| Some((account, false))));
                     }
                     3 => {
@@ -479,7 +503,11 @@ mod tests {
                     }
                     5 => {
                         let expected = plain.back().copied().flatten();
-                        let taken = fifo.take_back().map(|owed| (owed.account, owed.conclusive));
+                        let tail = fifo.tail_owed().map(|owed| (owed.account, owed.conclusive));
+                        prop_assert!(tail.is_none() || tail == expected);
+                        let taken = fifo.take_back();
+                        prop_assert!(taken.as_ref().is_none_or(|owed| owed.n == 1));
+                        let taken = taken.map(|owed| (owed.account, owed.conclusive));
                         prop_assert_eq!(taken, expected);
                         if taken.is_some() {
                             plain.pop_back();
@@ -499,7 +527,9 @@ mod tests {
                                 }
                             }
                             _ => {
-                                let taken = fifo.take_one().map(|owed| (owed.account, owed.conclusive));
+                                let taken = fifo.take_one();
+                                prop_assert!(taken.as_ref().is_none_or(|owed| owed.n == 1));
+                                let taken = taken.map(|owed| (owed.account, owed.conclusive));
                                 prop_assert_eq!(taken, expected);
                                 if taken.is_some() {
                                     plain.pop_front();

@@ -213,6 +213,14 @@ fn a_connection_that_the_backend_refuses_gets_one_reply_though_the_breaker_opens
 }
 
 #[test]
+fn last_words_that_nobody_asked_for_end_the_connection() {
+    scenario(|rig| {
+        rig.passes(req("PING"), "+PONG\r\n").server("-ERR Protocol error: too big mbulk count string\r\n");
+        assert_eq!((rig.phase(), rig.count(Counter::Opaque)), (Phase::Finish, 0));
+    });
+}
+
+#[test]
 fn a_protocol_error_of_the_backends_is_no_failure() {
     scenario(|rig| {
         rig.client(reqs(&["GET a", "GET b"])).server("-ERR Protocol error: unauthenticated bulk length\r\n");
@@ -282,6 +290,24 @@ fn a_probe_that_cannot_connect_opens_again() {
         rig.session().on_connect_failed(now, Some(crate::breaker::Fault::Refused));
         assert_eq!(rig.state(), State::Open);
     });
+}
+
+#[test]
+fn a_probe_whose_connection_is_closed_before_a_byte_opens_again() {
+    for refusal in ["", "-ERR max number of clients reached\r\n"] {
+        scenario(|rig| {
+            rig.half_open();
+            rig.hold_dial = true;
+            rig.client(req("GET k"));
+            let (now, bytes) = (rig.now, std::mem::take(&mut rig.client_buf));
+            rig.session().on_connected(now, None);
+            rig.server(refusal);
+            assert_eq!(rig.state() == State::HalfOpen, refusal.is_empty());
+            rig.server_eof();
+            rig.client_buf = bytes;
+            assert_eq!((rig.state(), rig.count(Counter::Failure)), (State::Open, 1), "{refusal}");
+        });
+    }
 }
 
 #[test]
@@ -395,10 +421,12 @@ fn the_ping_of_a_probe_is_judged_like_any_call_and_never_shown() {
 fn in_a_transaction_no_ping_is_put_between() {
     scenario(|rig| {
         rig.passes(req("PING"), "+PONG\r\n").half_open().forget();
-        let block = reqs(&["MULTI", "BLPOP k 0", "EXEC"]);
+        let block = reqs(&["MULTI", "BLPOP k 60", "EXEC"]);
         rig.client(&block);
         assert_eq!(rig.up(), text(&block));
-        rig.server("+OK\r\n+QUEUED\r\n*1\r\n*-1\r\n");
+        rig.server("+OK\r\n");
+        assert_eq!(rig.wait(), Wait::Backend(RESPONSE), "nor does it block there");
+        rig.server("+QUEUED\r\n*1\r\n*-1\r\n");
         assert_eq!(rig.state(), State::Closed);
     });
 }

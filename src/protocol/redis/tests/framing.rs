@@ -1,6 +1,7 @@
 //! Framing: requests and replies that pass, and those that may not (PROTOCOLS §2.1).
 
 use super::*;
+use crate::protocol::redis::request::{ARGS_MAX, INLINE_MAX};
 
 #[test]
 fn a_pipeline_passes_untouched_and_every_reply_counts() {
@@ -108,11 +109,104 @@ fn an_endless_inline_request_is_cut_off() {
 }
 
 #[test]
-fn a_million_announced_arguments_cost_nothing() {
+fn an_inline_request_of_the_longest_kind_passes() {
+    let (mut rig, line) = (Rig::new(Cut::Whole), vec![b'a'; INLINE_MAX]);
+    rig.client(&line);
+    assert_eq!(rig.down(), "", "its end may be next");
+    rig.client("\n");
+    assert_eq!(rig.up.len(), INLINE_MAX + 1);
     let mut rig = Rig::new(Cut::Whole);
-    rig.client("*2000000\r\n$3\r\nDEL\r\n$1\r\na\r\n");
-    assert_eq!(rig.up(), "*2000000\r\n$3\r\nDEL\r\n$1\r\na\r\n");
+    rig.client([&line[..], b"\n"].concat());
+    assert_eq!((rig.up.len(), rig.down()), (INLINE_MAX + 1, String::new()));
+    rig.client([&line[..], b"a\n"].concat());
+    assert_eq!(rig.phase(), Phase::Relay, "the first one's reply is owed");
+    rig.server("-ERR unknown command\r\n");
+    assert!(rig.down().ends_with("-ERR Protocol error: too big inline request\r\n"));
+}
+
+#[test]
+fn as_many_announced_arguments_as_may_be_cost_nothing() {
+    let mut rig = Rig::new(Cut::Whole);
+    let request = format!("*{ARGS_MAX}\r\n$3\r\nDEL\r\n$1\r\na\r\n");
+    rig.client(&request);
+    assert_eq!(rig.up(), request);
     assert_eq!(rig.wait(), Wait::Nothing, "the client is the slow one");
+}
+
+#[test]
+fn no_more_of_a_request_is_waited_for_than_decides_on_it() {
+    let named = ["GRAPH.QUERY|slow", "BLPOP"].map(Into::into).to_vec();
+    let own = Redis { unbounded_commands: named, ..Redis::default() };
+    for (name, passes) in [
+        ("GET", true),
+        ("EVAL", true),
+        ("BLPOP", true),
+        ("SELECT", true),
+        ("EXEC", true),
+        ("CLIENT", false),
+        ("SCRIPT", false),
+        ("GRAPH.QUERY", false),
+    ] {
+        let mut rig = Rig::with(Cut::Whole, &own);
+        let head = format!("*3\r\n${}\r\n{name}\r\n", name.len());
+        rig.client(&head);
+        assert_eq!(rig.up(), if passes { &head } else { "" }, "{name}");
+        rig.client("$1\r\na\r\n$1\r\nb\r\n");
+        assert_eq!(rig.up(), format!("{head}$1\r\na\r\n$1\r\nb\r\n"), "{name}");
+    }
+}
+
+#[test]
+fn what_looks_like_an_argument_inside_a_value_is_none() {
+    let lookalike = "$1\r\nx\r\n";
+    scenario(|rig| {
+        let value = format!("{lookalike}{lookalike}");
+        rig.passes(
+            format!("*3\r\n$3\r\nSET\r\n$1\r\nk\r\n${}\r\n{value}\r\n", value.len()),
+            format!("${}\r\n{value}\r\n", value.len()),
+        );
+        rig.passes(req("GET k"), "$-1\r\n");
+        assert_eq!((rig.wait(), rig.count(Counter::Success)), (Wait::Nothing, 2));
+    });
+    // Behind a request without arguments it is an inline request of two.
+    scenario(|rig| {
+        rig.passes(format!("*1\r\n$4\r\nPING\r\n{lookalike}"), "+PONG\r\n-ERR $1\r\n-ERR x\r\n");
+        assert_eq!((rig.wait(), rig.count(Counter::Success)), (Wait::Nothing, 3));
+    });
+}
+
+#[test]
+fn a_line_feed_alone_ends_no_line() {
+    for line in ["+\nx\r\n", "+x\n\r\n", "+1234567\n\r\n", "+\rx\r\n"] {
+        scenario(|rig| {
+            rig.client(req("GET k").repeat(2)).server(line);
+            assert_eq!(rig.count(Counter::Success), 1, "{line:?}");
+            rig.server("+OK\r\n");
+            assert_eq!((rig.count(Counter::Success), rig.wait()), (2, Wait::Nothing), "{line:?}");
+        });
+    }
+}
+
+#[test]
+fn a_value_goes_out_though_its_line_end_has_not_come() {
+    for pieces in [&["$5\r\nhello"][..], &["$5\r\nhe", "llo"], &["$5\r\n", "hello"]] {
+        let mut rig = Rig::new(Cut::Whole);
+        rig.client(req("GET k"));
+        for piece in pieces {
+            rig.server(piece);
+        }
+        assert_eq!(rig.down(), "$5\r\nhello", "{pieces:?}");
+    }
+}
+
+#[test]
+fn a_connection_that_dies_behind_an_attribute_is_cut_off() {
+    for attribute in ["|0\r\n", "|1\r\n+ttl\r\n:3600\r\n"] {
+        broken_scenario(|rig| {
+            rig.client(req("GET k")).server(attribute);
+            assert_eq!(rig.server_eof(), Phase::Abort, "{attribute:?}");
+        });
+    }
 }
 
 #[test]

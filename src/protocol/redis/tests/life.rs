@@ -1,7 +1,7 @@
 //! Connecting, ends of input, deadlines, drain.
 
 use super::*;
-use crate::breaker::{Bulkhead, Fault, Mode};
+use crate::breaker::{Fault, Mode};
 
 #[test]
 fn a_health_check_without_a_byte_dials_nobody() {
@@ -74,6 +74,22 @@ fn a_refused_dial_that_was_only_observed_shows_as_a_call_that_would_have_been_re
         rig.trip().client(req("GET a"));
         rig.session().on_connect_failed(now, Some(Fault::Refused));
         assert_eq!(rig.count(Counter::WouldReject), 1, "a dead server gets no command to count");
+    });
+}
+
+#[test]
+fn a_backend_without_a_free_place_is_told_in_its_own_words_and_is_no_verdict() {
+    scenario(|rig| {
+        rig.hold_dial = true;
+        rig.client(reqs(&["GET a", "GET b"]));
+        let now = rig.now;
+        rig.session().on_full(now, 7);
+        rig.pump();
+        assert_eq!(
+            (rig.down(), rig.phase()),
+            ("-ERR max number of clients reached\r\n".into(), Phase::Finish)
+        );
+        assert_eq!((rig.count(Counter::Ignored), rig.count(Counter::Failure)), (1, 0));
     });
 }
 
@@ -264,25 +280,6 @@ fn a_probe_that_waits_for_a_place_of_its_own_is_no_silent_backend() {
 }
 
 #[test]
-fn a_call_waits_for_a_place_and_says_until_when() {
-    scenario(|rig| {
-        let (now, wait) = (rig.now, Duration::from_secs(2));
-        let bulkhead = Bulkhead { connections: None, calls: Some(1), wait };
-        rig.gate.set_policy(now, Policy { bulkhead, ..policy() });
-        let mut first = rig.another();
-        first.client(req("GET a"));
-        rig.client(req("GET b"));
-        assert_eq!((rig.up(), rig.down()), (String::new(), String::new()), "it is neither sent nor refused");
-        assert_eq!(rig.session().queued(), Some(now + wait));
-        first.server("$-1\r\n");
-        rig.pump();
-        assert_eq!(rig.up(), text(&req("GET b")));
-        assert_eq!(rig.session().queued(), None);
-        rig.server("$-1\r\n");
-    });
-}
-
-#[test]
 fn the_eof_of_a_client_in_the_middle_of_a_request_reaches_the_backend() {
     scenario(|rig| {
         rig.client(req("GET k")).client("*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$9\r\nonly a");
@@ -377,6 +374,32 @@ fn a_drain_waits_for_half_a_request() {
         rig.passes(req("GET k"), "$-1\r\n").client(half).session().on_drain(now);
         assert_eq!(rig.phase(), Phase::Relay);
     }
+}
+
+#[test]
+fn the_end_of_a_drain_ends_whatever_is_open_and_says_nothing_of_the_backend() {
+    scenario(|rig| {
+        rig.client(reqs(&["GET k", "MULTI"]));
+        let now = rig.now;
+        rig.session().on_drain(now);
+        rig.session().on_drain_over(now);
+        assert_eq!(rig.phase(), Phase::Finish);
+        assert_eq!((rig.count(Counter::Ignored), rig.count(Counter::Failure)), (3, 0));
+    });
+    broken_scenario(|rig| {
+        rig.client(req("GET k")).server("$10\r\nhalf");
+        let now = rig.now;
+        rig.session().on_drain(now);
+        rig.session().on_drain_over(now);
+        assert_eq!(rig.phase(), Phase::Abort, "half a reply can have no orderly end");
+        assert_eq!((rig.count(Counter::Ignored), rig.count(Counter::Failure)), (2, 0));
+    });
+    broken_scenario(|rig| {
+        rig.client(req("GET k")).server("HTTP/1.1 400\r\n");
+        let now = rig.now;
+        rig.session().on_drain_over(now);
+        assert_eq!(rig.phase(), Phase::Abort, "what is over stays as it is");
+    });
 }
 
 #[test]

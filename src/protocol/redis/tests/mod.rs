@@ -4,13 +4,16 @@
 //! backend and the figures must not see a difference.
 
 mod breaker;
+mod figures;
 mod framing;
 mod life;
 mod properties;
+mod reload;
 mod rows;
 mod scanners;
 mod state;
 mod subscribers;
+mod waiting;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

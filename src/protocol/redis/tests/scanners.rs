@@ -5,6 +5,7 @@ use redis_protocol::resp2::types::{OwnedFrame as Frame2, Resp2Frame as _};
 use redis_protocol::resp3::types::{OwnedFrame as Frame3, Resp3Frame as _};
 
 use crate::protocol::redis::command::Command;
+use crate::protocol::redis::fuzz;
 use crate::protocol::redis::reply::{PEEK_MAX, Replies, Step};
 use crate::protocol::redis::request::{self, Body, Flow, Head};
 
@@ -170,6 +171,16 @@ proptest! {
         let input = encoded.concat();
         prop_assert_eq!(ends(&input, &pieces), expected(&encoded));
         prop_assert_eq!(ends(&input, &[1]), expected(&encoded));
+        fuzz::replies(&input);
+    }
+
+    #[test]
+    fn no_cut_changes_what_is_found_in_any_bytes(
+        server in "(\\PC{0,3}|[*%~|>$:+#_,(!=-][0-3]{0,2}\\r?\\n?){0,12}",
+        client in "(\\PC{0,3}|[*$][0-3]{0,2}\\r?\\n?){0,12}",
+    ) {
+        fuzz::replies(server.as_bytes());
+        fuzz::requests(client.as_bytes());
     }
 
     #[test]
