@@ -260,6 +260,10 @@ impl protocol::Session for Session {
                 Some(head) if head.is_owed() && !self.replication => {
                     self.settings.response().map_or(Wait::Nothing, Wait::Backend)
                 }
+                // A reply of ours waits for the end of a message that is half relayed.
+                None if self.queue.local_is_due() && !self.server.at_boundary() => {
+                    self.settings.response().map_or(Wait::Nothing, Wait::Backend)
+                }
                 _ => Wait::Nothing,
             },
             Stage::Dialling(_) | Stage::Opaque | Stage::Ending | Stage::Finish | Stage::Abort => {

@@ -14,7 +14,7 @@ use crate::protocol::postgres::session::Session;
 use crate::protocol::postgres::statement::Scanner;
 
 /// How much of a statement is looked at to see whether it may last: enough for a comment before it.
-const TEXT_MAX: usize = 1024;
+pub(super) const TEXT_MAX: usize = 1024;
 
 /// What becomes of a unit that begins.
 pub(super) enum Decision {

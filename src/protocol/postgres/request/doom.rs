@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::admission::{Batch, head};
+use super::admission::{Batch, TEXT_MAX, head};
 use super::{Act, Run, Step};
 use crate::breaker::{CallKind, Verdict};
 use crate::metrics::Counter;
@@ -64,7 +64,8 @@ impl Session {
             return self.stranded();
         }
         let Some(scanner) = head(message) else { return Fate::Step(Step::Hold) };
-        let whole = message.is_whole();
+        // What lies behind that which is looked at may be anything.
+        let whole = message.is_whole() && message.len <= TEXT_MAX;
         match scanner.turn() {
             Some(Turn::Begins) => return Fate::Revives,
             Some(Turn::RollsBack) if whole => return Fate::RollsBack,

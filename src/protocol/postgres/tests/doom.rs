@@ -1,6 +1,7 @@
 //! ADR 0011: nothing of a transaction whose BEGIN was rejected ever runs, and no session is rejected for ever.
 
 use super::rig::*;
+use crate::config::{Overrides, Postgres, SqlState, Tls};
 use crate::metrics::Counter;
 use crate::protocol::Phase;
 
@@ -110,6 +111,50 @@ fn what_only_resembles_an_end_ends_nothing() {
     }
     let unexecuted = after_begin(&[Client([parse("c", "COMMIT"), sync()].concat()), Client(q("INSERT"))]);
     assert_eq!((unexecuted.sent().as_str(), unexecuted.told().as_str()), ("", "EZEZE"));
+}
+
+#[test]
+fn what_hides_behind_a_long_beginning_does_not_run_by_itself() {
+    let (blank, comment) = (" ".repeat(1100), format!("/*{}*/", "x".repeat(1100)));
+    for (begin, rest) in [("", "INSERT"), ("ROLLBACK; ", "INSERT"), ("COMMIT; ", "INSERT"), ("END ", "$$")] {
+        for text in [format!("{begin}{blank}{rest}"), format!("{begin}{comment}{rest}")] {
+            for sent in [q(&text), [parse("", &text), bind(""), execute(), sync()].concat()] {
+                let mut told = Vec::new();
+                for cut in [Cut::Whole, Cut::At(1200), Cut::Bytes(7)] {
+                    let mut rig = Rig::new();
+                    play(&mut rig, &started(), Cut::Whole);
+                    play(&mut rig, &[Trip, Client(q("BEGIN")), Reset], Cut::Whole);
+                    play(&mut rig, &[Client(sent.clone())], cut);
+                    assert_eq!(rig.outcome().sent(), "", "{begin}...{rest}");
+                    told.push(rig.outcome().told());
+                }
+                assert_eq!(told, ["RSKZEZE"; 3], "{begin}...{rest}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_run_ends_the_block_by_what_it_has_parsed_last() {
+    let run = |last: &str| [parse("", "COMMIT"), parse("", last), bind(""), execute(), sync()].concat();
+    let ended = session(&[Trip, Client(q("BEGIN")), Client(run("COMMIT")), Reset, Client(q("SELECT 1"))]);
+    assert_eq!((ended.sent().as_str(), ended.told().as_str()), ("Q", "EZEZ"));
+    let open = session(&[Trip, Client(q("BEGIN")), Client(run("INSERT")), Reset, Client(q("SELECT 1"))]);
+    assert_eq!((open.sent().as_str(), open.told().as_str()), ("", "EZEZE"));
+}
+
+#[test]
+fn the_error_of_a_commit_has_the_code_of_a_refused_query() {
+    let mut rig = Rig::new();
+    let code = SqlState::parse("57014").expect("five characters");
+    let changed = Postgres { reject_query_code: code, ..postgres(Overrides::default()) };
+    rig.settings.adopt(&changed, &timeouts(), &Tls::default());
+    play(&mut rig, &started(), Cut::Whole);
+    play(&mut rig, &[Trip, Client(q("BEGIN")), Reset, Client(q("COMMIT"))], Cut::Whole);
+    assert_eq!(
+        (rig.outcome().error(b'M').as_str(), rig.outcome().error(b'C').as_str()),
+        ("there is nothing to commit", "57014")
+    );
 }
 
 #[test]
