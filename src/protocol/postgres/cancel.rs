@@ -56,3 +56,20 @@ impl Cancels {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn so_many_sessions_are_remembered_and_no_more() {
+        let (cancels, peer) = (Cancels::default(), SocketAddr::from(([127, 0, 0, 1], 5432)));
+        let key = |n: usize| n.to_be_bytes();
+        assert!((0..Cancels::MAX).all(|n| cancels.enter(&key(n), peer)));
+        assert!(!cancels.enter(&key(Cancels::MAX), peer));
+        assert!(cancels.enter(&key(0), peer), "it is known already");
+        assert_eq!((cancels.len(), cancels.find(&key(Cancels::MAX))), (Cancels::MAX, None));
+        cancels.leave(&key(1), peer);
+        assert!(cancels.enter(&key(Cancels::MAX), peer));
+    }
+}

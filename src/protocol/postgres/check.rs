@@ -136,6 +136,15 @@ mod tests {
                 );
             }
         }
+        let table = Table::new(&crate::config::Overrides::default());
+        let sized = |len: usize| {
+            let text = "x".repeat(len - (fatal("57P03").len() - HEADER - 2));
+            message(b'E', format!("SFATAL\0VFATAL\0C57P03\0M{text}\0\0").as_bytes())
+        };
+        for (len, finding) in [(STARTUP_ERROR_MAX, failed("57P03")), (STARTUP_ERROR_MAX + 1, failed("FATAL"))]
+        {
+            assert_eq!(judge(&sized(len), &table), Some(Answer { finding, session: false }), "{len}");
+        }
         let endless = message(b'N', &[b'x'; ANSWER_MAX]);
         let found = judge(&endless[..ANSWER_MAX], &Table::new(&crate::config::Overrides::default()));
         assert_eq!(found.map(|answer| answer.finding), Some(Finding::Failed(Fault::Malformed.into())));

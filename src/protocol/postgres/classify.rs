@@ -15,8 +15,6 @@ use crate::protocol::Class;
 pub enum When {
     /// Any.
     Always,
-    /// `ERROR`: the session goes on.
-    Error,
     /// `FATAL` or `PANIC`: the session is over.
     Fatal,
     /// `FATAL` with one of pgbouncer's texts about its server.
@@ -30,7 +28,6 @@ impl When {
     pub fn label(self) -> &'static str {
         match self {
             Self::Always => "any",
-            Self::Error => "ERROR",
             Self::Fatal => "FATAL",
             Self::Pooler => "FATAL (pgbouncer)",
             Self::Panic => "PANIC",
@@ -40,7 +37,6 @@ impl When {
     fn holds(self, severity: Severity, message: &[u8]) -> bool {
         match self {
             Self::Always => true,
-            Self::Error => !severity.is_final(),
             Self::Fatal => severity.is_final(),
             Self::Pooler => severity.is_final() && POOLER.iter().any(|text| starts_with(message, text)),
             Self::Panic => severity == Severity::Panic,
@@ -236,7 +232,7 @@ impl Table {
 
     fn row(&self, code: &[u8], severity: Severity, message: &[u8]) -> Option<&Row> {
         // A server that goes down takes every session with it, whatever the code and whatever the configuration.
-        let panic = |row: &&Row| row.specificity == 0 && row.when == When::Panic;
+        let panic = |row: &&Row| row.when == When::Panic;
         if severity == Severity::Panic
             && let Some(row) = self.rows.iter().find(panic)
         {

@@ -43,7 +43,7 @@ impl Known {
     /// A Parse passes.
     fn parsed(&mut self, message: Message<'_>) {
         let text = memchr::memchr(0, message.body).and_then(|at| message.body.get(at + 1..));
-        let name = name_at(message.body, message.len);
+        let name = name_at(message.body, message.is_whole());
         let (Some(text), Some(name)) = (text, name) else { return self.clear() };
         if message.is_whole() && message.len <= SHORT && is_empty(text) {
             if self.names.len() >= NAMES_MAX {
@@ -71,7 +71,7 @@ impl Known {
         match message.body.split_first() {
             Some((b'P', _)) => {}
             Some((_, name)) if message.is_whole() => {
-                if let Some(name) = name_at(name, message.len - 1) {
+                if let Some(name) = name_at(name, true) {
                     self.names.remove(&name);
                 }
             }
@@ -175,7 +175,6 @@ fn run(input: &[u8], known: &Names) -> Look {
             return Look::Other;
         }
         let Some(body) = rest.get(HEADER..HEADER + len) else { return Look::Partial };
-        let message = Message::new(header.tag, len, rest);
         at += HEADER + len;
         match header.tag {
             b'P' if body.first() == Some(&0) && !unnamed && is_empty(body.get(1..).unwrap_or_default()) => {
@@ -183,7 +182,7 @@ fn run(input: &[u8], known: &Names) -> Look {
                 answer.extend_from_slice(reply::PARSED);
             }
             b'B' if body.first() == Some(&0) && !executed => {
-                match name_at(body.get(1..).unwrap_or_default(), message.len - 1) {
+                match name_at(body.get(1..).unwrap_or_default(), false) {
                     Some(name) if unnamed && name == Name::default() => {}
                     Some(name) if name != Name::default() && known.contains(&name) => {}
                     _ => return Look::Other,

@@ -33,7 +33,8 @@ impl Peek {
                 Some(at) => {
                     name.push(body.get(..at).unwrap_or_default());
                     let mut scanner = Scanner::default();
-                    scanner.feed(body.get(at + 1..).unwrap_or_default());
+                    // The zero between them is a blank to it.
+                    scanner.feed(body.get(at..).unwrap_or_default());
                     *self = Self::Text(std::mem::take(name), scanner);
                 }
             },
@@ -43,13 +44,12 @@ impl Peek {
 
     /// Ends the message: what it would have done.
     pub(super) fn finish(self) -> Lost {
-        let (name, scanner) = match self {
-            Self::Query(scanner) => (None, Some(scanner)),
-            Self::Name(name) => (Some(name), None),
-            Self::Text(name, scanner) => (Some(name), Some(scanner)),
-            Self::Nothing => (None, None),
+        let (name, mut scanner) = match self {
+            Self::Query(scanner) => (None, scanner),
+            Self::Text(name, scanner) => (Some(name), scanner),
+            // A Parse whose name does not end prepares nothing.
+            Self::Name(_) | Self::Nothing => return Lost::default(),
         };
-        let Some(mut scanner) = scanner else { return Lost { name, ..Lost::default() } };
         scanner.finish();
         Lost {
             name,

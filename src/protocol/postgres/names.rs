@@ -67,12 +67,12 @@ impl Names {
     }
 }
 
-/// The name at the beginning of a body that has `len` bytes when whole; none while its end is missing and
-/// matters.
-pub(super) fn name_at(body: &[u8], len: usize) -> Option<Name> {
+/// The name at the beginning of a body; none while its end is missing and matters. `whole`: no more of the body is to
+/// come, so that all of it is the name of one that ends without a zero.
+pub(super) fn name_at(body: &[u8], whole: bool) -> Option<Name> {
     match memchr::memchr(0, body) {
         Some(at) => body.get(..at).map(Name::new),
-        None if body.len() == len || body.len() >= Name::MAX => Some(Name::new(body)),
+        None if whole || body.len() >= Name::MAX => Some(Name::new(body)),
         None => None,
     }
 }

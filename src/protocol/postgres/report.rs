@@ -6,9 +6,8 @@
 /// How grave a report is. From the field `V`, which no locale translates; before 9.6 there was only `S`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Severity {
-    /// Anything that is not an error.
-    Notice,
-    /// The statement failed, the session goes on.
+    /// The statement failed, the session goes on. Also whatever is none of the others: notices, and the words of a server
+    /// before 9.6 that translates them.
     #[default]
     Error,
     /// The session is over.
@@ -18,14 +17,12 @@ pub enum Severity {
 }
 
 impl Severity {
-    fn parse(word: &[u8]) -> Option<Self> {
-        Some(match word {
-            b"ERROR" => Self::Error,
+    fn parse(word: &[u8]) -> Self {
+        match word {
             b"FATAL" => Self::Fatal,
             b"PANIC" => Self::Panic,
-            b"WARNING" | b"NOTICE" | b"DEBUG" | b"INFO" | b"LOG" => Self::Notice,
-            _ => return None,
-        })
+            _ => Self::Error,
+        }
     }
 
     /// Whether the session ends with it.
@@ -37,7 +34,7 @@ impl Severity {
 /// The fields that a verdict depends on.
 #[derive(Debug, Default)]
 pub(super) struct Report {
-    severity: Option<Severity>,
+    severity: Severity,
     /// `V` was seen, and overrules `S` whichever comes first.
     unlocalised: bool,
     code: Text<5>,
@@ -156,9 +153,9 @@ impl Report {
         }
     }
 
-    /// How grave it is; an unknown word (a translated one from an old server) passes for an error.
+    /// How grave it is.
     pub(super) fn severity(&self) -> Severity {
-        self.severity.unwrap_or_default()
+        self.severity
     }
 
     /// The SQLSTATE.

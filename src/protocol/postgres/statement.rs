@@ -7,7 +7,7 @@
 //!
 //! Absent on purpose: a grammar, and any look at statements while the breaker is closed beyond one `memchr`.
 
-/// The most words that matter have this many letters; a longer one is none of them.
+/// No word that matters has as many letters. A longer one is read as one of so many, which is none of them.
 const WORD_MAX: usize = 16;
 
 /// Statements that leave something behind in their session.
@@ -140,7 +140,7 @@ impl Scanner {
                 if let Some(slot) = self.word.get_mut(self.len) {
                     *slot = byte.to_ascii_lowercase();
                 }
-                self.len = (self.len + 1).min(WORD_MAX + 1);
+                self.len = (self.len + 1).min(WORD_MAX);
             }
             b';' => {
                 self.end_word();

@@ -348,9 +348,6 @@ impl Queue {
                 ledger.ignore(skipped.account);
                 if let (true, Some(head)) = (extended, self.head()) {
                     head.whole = skipped.whole;
-                    head.executed |= skipped.executed;
-                    head.ends_before += skipped.ends_before;
-                    head.ends_after += skipped.ends_after;
                 }
             }
         }
@@ -416,10 +413,8 @@ impl Queue {
                         head.ends_after = next.ends_after;
                     }
                 }
-                match self.peek() {
-                    Some(head) if !head.whole => CopyIn::OverWithinRun,
-                    _ => CopyIn::Over,
-                }
+                // If that is not whole, it is what the client is within already.
+                CopyIn::Over
             }
             Some(Entry::Flight(next)) => {
                 next.within = true;

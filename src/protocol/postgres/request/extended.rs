@@ -58,7 +58,7 @@ impl Session {
                 Some(false) => {}
             }
             if tag == b'P' {
-                let Some(name) = name_at(message.body, message.len) else { return Step::Hold };
+                let Some(name) = name_at(message.body, message.is_whole()) else { return Step::Hold };
                 passing_name = Some(name);
             }
         }

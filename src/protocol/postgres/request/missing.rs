@@ -15,17 +15,16 @@ const NOBODY: &[u8] = b"fusewire: its Parse was rejected\0";
 impl Session {
     /// Whether a Bind or Describe names a statement whose Parse was rejected; none while its name is not there.
     pub(super) fn names_rejected(&self, message: Message<'_>) -> Option<bool> {
-        let Message { tag, len, body, .. } = message;
+        let Message { tag, body, .. } = message;
         let name = match tag {
             b'B' => memchr::memchr(0, body).and_then(|at| body.get(at + 1..)),
             b'D' if body.first() == Some(&b'S') => body.get(1..),
-            b'D' if body.is_empty() && len > 0 => None,
+            b'D' if body.is_empty() => None,
             _ => return Some(false),
         };
-        let skipped = name.map_or(0, |name| body.len() - name.len());
-        match name.and_then(|name| name_at(name, len - skipped)) {
+        match name.and_then(|name| name_at(name, false)) {
             Some(name) => Some(self.client.names.contains(&name)),
-            // A Bind without end is the server's to refuse; a portal's name without end is not waited for.
+            // A name that does not end is the server's to refuse; a portal's is not waited for.
             None if message.is_whole() => Some(false),
             None if body.len() >= NAMES_MAX => Some(true),
             None => None,

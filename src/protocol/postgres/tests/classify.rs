@@ -58,6 +58,21 @@ fn the_longest_row_wins_and_a_tie_is_the_users() {
 }
 
 #[test]
+fn listings_say_when_a_row_applies_and_what_it_says() {
+    let table = Table::new(&Overrides::default());
+    let row = |code: &str| {
+        let row = table.explain(code).next().expect("a row");
+        (row.when.label(), row.class.label())
+    };
+    assert_eq!(row("57P03"), ("any", "failure"));
+    assert_eq!(row("57014"), ("any", "ignored"));
+    assert_eq!(row("23505"), ("any", "success"));
+    assert_eq!(row("XX000"), ("FATAL", "failure"));
+    assert_eq!(row("08P01"), ("FATAL (pgbouncer)", "failure"));
+    assert_eq!(row("99999"), ("PANIC", "failure"));
+}
+
+#[test]
 fn an_explanation_names_a_row_for_every_severity() {
     let table = Table::new(&Overrides::default());
     let rows = |code: &str| table.explain(code).map(|row| row.code.as_str().to_owned()).collect::<Vec<_>>();

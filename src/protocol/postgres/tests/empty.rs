@@ -61,6 +61,13 @@ fn a_run_that_does_more_is_refused_whole() {
         [parse("", ""), bind(""), execute(), close("other"), sync()].concat(),
         [parse("", ""), flush(), bind(""), execute(), sync()].concat(),
         [parse("", ""), sync()].concat(),
+        pbes(""),
+        [parse("", ""), describe("other"), bind(""), execute(), sync()].concat(),
+        [parse("", ""), bind(""), describe("other"), execute(), sync()].concat(),
+        [parse("", ""), m(b'D', b"P\0"), bind(""), execute(), sync()].concat(),
+        [describe(""), parse("", ""), bind(""), execute(), sync()].concat(),
+        [parse("", ""), m(b'B', b"portal\0\0\0\0\0\0\0\0"), execute(), sync()].concat(),
+        [parse("", ""), m(b'B', &[0]), execute(), sync()].concat(),
     ] {
         let end = answering(&[Trip, Client(run)]);
         assert_eq!((end.told().as_str(), end.sent().as_str()), ("EZ", ""));
@@ -165,6 +172,64 @@ fn within_a_transaction_and_while_merely_observing_they_pass() {
 fn an_empty_query_is_no_probe() {
     let end = answering(&[HalfOpen, Client(q("")), Is(State::HalfOpen)]);
     assert_eq!((end.told().as_str(), end.count(Counter::Probes), end.sent().as_str()), ("IZ", 0, ""));
+}
+
+#[test]
+fn a_query_of_any_length_is_answered_or_refused_as_it_comes() {
+    for (len, told) in [(1024, "IZ"), (1025, "EZ")] {
+        let end = answering(&[Trip, Client(q(&" ".repeat(len - 1)))]);
+        assert_eq!(end.told(), told, "{len}");
+    }
+    // The rig sees that no more is held than may be.
+    let endless = |tag: u8, begin: &[u8]| [&[tag, 0, 2, 0, 0][..], begin, &[b' '; 70_000]].concat();
+    let portal = m(b'D', b"P\0").repeat(10_000);
+    for (sent, told) in [
+        (endless(b'Q', b""), "RSKZ"),
+        (endless(b'P', b"\0"), "RSKZ"),
+        ([parse("", ""), bind(""), portal].concat(), "RSKZE"),
+    ] {
+        let mut rig = Rig::answering();
+        play(&mut rig, &started(), Cut::Whole);
+        rig.step(&Trip);
+        rig.client(&sent, true);
+        assert_eq!((rig.outcome().told().as_str(), rig.outcome().sent().as_str()), (told, ""));
+    }
+}
+
+#[test]
+fn names_of_empty_statements_are_known_apart_and_not_without_end() {
+    let prepare = |name: &str| [parse(name, ""), sync()].concat();
+    let asked = |prepared: &[Vec<u8>], used: &[u8]| {
+        let mut rig = Rig::answering();
+        play(&mut rig, &started(), Cut::Whole);
+        for run in prepared {
+            play(&mut rig, &[Client(run.clone()), Server([m(b'1', b""), z('I')].concat())], Cut::Bytes(9));
+        }
+        let before = rig.to_client.len();
+        play(&mut rig, &[Trip, Client(used.to_vec())], Cut::Whole);
+        tags(&rig.to_client[before..])
+    };
+    let two = [prepare("a"), prepare("b")];
+    assert_eq!(asked(&two, &[run_of("a"), run_of("b")].concat()), "2IZ2IZ");
+    assert_eq!(asked(&two, &run_of("c")), "EZ");
+    assert_eq!(asked(&two, &[describe(""), run_of("a")].concat()), "EZ", "that is another statement");
+    let portal = [m(b'C', b"Pa\0"), sync()].concat();
+    assert_eq!(asked(&[prepare("a"), portal], &run_of("a")), "2IZ", "a portal is no statement");
+    let many: Vec<_> = (0..17).map(|n| prepare(&format!("s{n}"))).collect();
+    assert_eq!(asked(&many[..16], &run_of("s0")), "2IZ");
+    assert_eq!(asked(&many, &[run_of("s0"), run_of("s16")].concat()), "EZEZ"[..2].to_owned() + "2IZ");
+    // The server compares the first 63 bytes.
+    let (name, longer) = ("n".repeat(63), "n".repeat(200));
+    assert_eq!(asked(&[prepare(&name)], &run_of(&longer)), "2IZ");
+    assert_eq!(asked(&[prepare(&name), [close(&longer), sync()].concat()], &run_of(&name)), "EZ");
+}
+
+#[test]
+fn unlike_answers_are_told_apart() {
+    let run = [parse("", ""), run_of("")].concat();
+    let empties = [q("").repeat(2), run.repeat(2), q("")].concat();
+    let end = answering(&[Client(q("SELECT 1")), Trip, Client(empties), Server(rows())]);
+    assert_eq!(end.told(), "TDCZIZIZ12IZ12IZIZ");
 }
 
 #[test]

@@ -6,6 +6,7 @@ use crate::config::tls::{Downstream, Identity, Upstream};
 use crate::config::{Overrides, Tls};
 use crate::gate::Gate;
 use crate::metrics::Counter;
+use crate::protocol::postgres::encryption::Answer;
 use crate::protocol::{Phase, Session as _, Target, Wait};
 
 const HELLO: &[u8] = &[0x16, 3, 1, 0, 2, 1, 2];
@@ -82,9 +83,26 @@ fn direct_tls_needs_the_protocols_name_in_the_handshake() {
         rig.session.on_secured(rig.now, alpn);
         assert_eq!(rig.session.phase(), phase, "{alpn:?}");
     }
-    let mut late = rig(&offered(false));
-    late.client(&[gss_request(), HELLO.to_vec()].concat(), true);
-    assert_eq!(late.session.phase(), Phase::Finish);
+    // Whoever has asked before cannot begin without asking.
+    for tls in [offered(false), passthrough(false)] {
+        for hello in [HELLO, &HELLO[..1]] {
+            let mut late = rig(&tls);
+            late.client(&[&gss_request(), hello].concat(), true);
+            assert_eq!(late.session.phase(), Phase::Finish);
+            let mut later = rig(&tls);
+            later.client(&gss_request(), true);
+            later.client(hello, true);
+            assert_eq!((later.session.phase(), later.to_client.as_slice()), (Phase::Finish, &b"N"[..]));
+        }
+    }
+}
+
+#[test]
+fn a_server_says_in_one_byte_whether_it_is_willing() {
+    assert_eq!(
+        [b'S', b'N', b'E', 0].map(Answer::of),
+        [Answer::Willing, Answer::Unwilling, Answer::Error, Answer::Error]
+    );
 }
 
 #[test]
@@ -132,6 +150,7 @@ fn channel_binding_is_hidden_only_from_a_plain_client_of_an_encrypted_server() {
             rig.to_client.clear();
             rig.server(&both[..cut]);
             rig.server(&both[cut..]);
+            assert_eq!(&rig.to_client, expected, "{client} {server} {cut}, at its last byte");
             rig.server(&z('I')[..1]);
             assert_eq!(&rig.to_client, expected, "{client} {server} {cut}");
             // A question has been asked, so the client's move it is.

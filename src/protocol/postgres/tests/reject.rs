@@ -112,8 +112,10 @@ fn what_is_sent_behind_a_begin_that_is_in_flight_is_not_rejected() {
     }
     let extended = session(&[Client(pbes("maybe_begin")), Trip, Client(q("INSERT"))]);
     assert_eq!(rejected(&extended), 0);
-    let plain = session(&[Client(q("SELECT 1;")), Trip, Client(q("INSERT"))]);
-    assert_eq!(rejected(&plain), 1);
+    for plain in ["SELECT 1;", "  SELECT 1", "\n\tselect 1 ; "] {
+        let end = session(&[Client(q(plain)), Trip, Client(q("INSERT"))]);
+        assert_eq!(rejected(&end), 1, "{plain}");
+    }
 }
 
 #[test]
@@ -228,9 +230,102 @@ fn a_missing_statement_in_a_transaction_or_a_run_gets_its_error_from_the_server(
         Client([parse("", "x"), describe("s1"), sync()].concat()),
     ]);
     assert_eq!((end.sent().as_str(), end.told().as_str()), ("QBESPDS", "EZCZEZ"));
-    let sent = String::from_utf8_lossy(&end.to_server).into_owned();
-    assert_eq!(sent.matches("fusewire: its Parse was rejected").count(), 2);
-    assert!(!sent.contains("s1"));
+    let nobody = "fusewire: its Parse was rejected";
+    let bound = m(b'B', format!("\0{nobody}\0\0\0\0\0\0\0").as_bytes());
+    let described = m(b'D', format!("S{nobody}\0").as_bytes());
+    let rest = [bound, execute(), sync(), parse("", "x"), described, sync()].concat();
+    assert!(end.to_server.ends_with(&rest), "{:?}", end.to_server);
+}
+
+/// A session to which the statement `s1` is missing.
+fn missing() -> Rig {
+    let mut rig = Rig::new();
+    play(&mut rig, &started(), Cut::Whole);
+    play(&mut rig, &[Trip, Client([parse("s1", "SELECT 1"), sync()].concat()), Reset], Cut::Whole);
+    rig
+}
+
+#[test]
+fn only_what_names_a_missing_statement_is_affected_by_it() {
+    let portal = |name: &str| m(b'D', format!("P{name}\0").as_bytes());
+    for passes in [
+        portal("s1"),
+        portal(&"x".repeat(2000)),
+        m(b'D', b""),
+        // Neither ends its name, which is the server's to say.
+        m(b'B', b"s1"),
+        m(b'B', b"\0s1"),
+        m(b'P', b"s1"),
+    ] {
+        for cut in [Cut::Whole, Cut::Bytes(1), Cut::Bytes(1100)] {
+            let mut rig = missing();
+            play(&mut rig, &[Client([passes.clone(), sync()].concat())], cut);
+            assert_eq!(rig.to_server[startup().len()..], [passes.clone(), sync()].concat());
+        }
+    }
+}
+
+#[test]
+fn a_name_without_end_is_not_waited_for() {
+    let long = vec![b'x'; 70_000];
+    let message = |tag: u8, begin: &[u8]| [&[tag, 0, 1, 0xff, 0xff], begin, &long].concat();
+    // The rig sees that no more is held than may be.
+    let mut rig = missing();
+    rig.client(&message(b'P', b""), true);
+    assert!(rig.to_server.len() > long.len(), "a name of more than 63 bytes is known by those");
+    let mut rig = missing();
+    rig.client(&message(b'B', b""), true);
+    assert_eq!(rig.outcome().error(b'C'), "26000");
+}
+
+#[test]
+fn a_setting_lost_in_a_run_that_misses_a_statement_ends_the_session() {
+    let mut rig = missing();
+    let run = [bind("s1"), execute(), parse("", "SET a = b"), sync()].concat();
+    play(&mut rig, &[Client(run)], Cut::Bytes(5));
+    let end = rig.outcome();
+    assert_eq!(
+        (end.told().as_str(), end.error(b'V').as_str(), end.phase),
+        ("RSKZEZEE", "FATAL", Phase::Finish)
+    );
+    assert!(end.error(b'M').starts_with("a statement that sets session state"));
+}
+
+#[test]
+fn each_refusal_says_why_it_was_and_like_ones_are_a_count() {
+    let mut rig = Rig::new();
+    play(&mut rig, &started(), Cut::Whole);
+    play(&mut rig, &[Client(q("SELECT 1")), Trip, Client(q("SELECT 2").repeat(3))], Cut::Whole);
+    rig.gate.trip(rig.now, Some(std::time::Duration::from_secs(9)));
+    rig.step(&Client(q("SELECT 3").repeat(3)));
+    assert_eq!(format!("{:?}", rig.session.queue).matches("Refused(").count(), 2);
+    rig.server(&rows());
+    let errors = messages(&rig.to_client).into_iter().filter(|(tag, _)| *tag == b'E');
+    let hints: Vec<String> = errors.map(|(_, body)| field_of(&body, b'H')).collect();
+    let (never, soon) = ("retry after an operator has reset it", "retry after 9000 ms");
+    assert_eq!(hints, [never, never, never, soon, soon, soon]);
+}
+
+#[test]
+fn a_run_of_closes_without_end_is_not_waited_for() {
+    let mut rig = Rig::new();
+    play(&mut rig, &started(), Cut::Whole);
+    rig.step(&Trip);
+    // The rig sees that no more is held than may be.
+    rig.client(&close("a").repeat(10_000), true);
+    assert_eq!(rig.outcome().told(), "RSKZE");
+}
+
+#[test]
+fn a_statement_is_looked_for_behind_a_long_name() {
+    let copy = parse(&"n".repeat(1500), "COPY t FROM STDIN");
+    for cut in [Cut::Whole, Cut::Bytes(1), Cut::Bytes(1100)] {
+        let mut rig = Rig::new();
+        play(&mut rig, &started(), Cut::Whole);
+        play(&mut rig, &[HalfOpen], Cut::Whole);
+        play(&mut rig, &[Client(copy.clone())], cut);
+        assert_eq!(rig.outcome().count(Counter::Probes), 0);
+    }
 }
 
 #[test]
@@ -246,6 +341,8 @@ fn a_lost_setting_ends_the_session() {
         "PREPARE p AS SELECT 1",
         "DEALLOCATE p",
         "SELECT 1; SET x = 1",
+        "SET x = 1; INSERT INTO t VALUES (1)",
+        "INSERT INTO t SELECT set_config('a.b', 'c', false)",
         "SELECT set_config('a.b', 'c', false)",
         "SET",
         "CREATE TEMP TABLE t (x int)",
@@ -272,6 +369,8 @@ fn a_lost_setting_ends_the_session() {
         "CREATE TABLE temp (x int)",
         "INSERT INTO temp VALUES (1)",
         "SELECT temp FROM t",
+        "/* a /* b */ SET x = 1 */ SELECT 1",
+        "set_config_and_more()",
         "CREATE UNLOGGED TABLE t (temp int)",
     ] {
         let end = session(&[Trip, Client(q(statement))]);

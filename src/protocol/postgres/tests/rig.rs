@@ -70,6 +70,8 @@ pub(super) struct Outcome {
     pub(super) state: State,
     pub(super) run: u32,
     pub(super) probes: usize,
+    /// Calls with a duration, and the sum of those.
+    pub(super) timed: (u64, Duration),
 }
 
 impl Outcome {
@@ -334,6 +336,9 @@ impl Rig {
             Counter::LocalFaults,
         ];
         let snapshot = self.snapshot();
+        let totals = &snapshot.totals;
+        let durations = Duration::from_nanos(totals.latency_nanos.iter().sum());
+        let timed = (totals.latency_counts.iter().sum(), durations);
         Outcome {
             to_client: self.to_client.clone(),
             to_server: self.to_server.clone(),
@@ -344,6 +349,7 @@ impl Rig {
             state: snapshot.state,
             run: snapshot.consecutive_failures,
             probes: snapshot.probes_in_flight,
+            timed,
         }
     }
 

@@ -3,6 +3,7 @@
 use super::rig::*;
 use crate::breaker::{Fault, State};
 use crate::metrics::Counter;
+use crate::protocol::postgres::message::STARTUP_ERROR_MAX;
 use crate::protocol::{Phase, Session as _, Target, Wait};
 
 #[test]
@@ -146,6 +147,65 @@ fn a_connect_fault_is_one_failure_with_a_native_error_that_names_the_cause() {
 }
 
 #[test]
+fn a_backend_without_a_free_place_is_told_in_its_own_words_and_is_no_verdict() {
+    let mut rig = Rig::new();
+    play(&mut rig, &[Client(startup())], Cut::Whole);
+    rig.session.on_full(rig.now, 7);
+    rig.client(b"", true);
+    let end = rig.outcome();
+    assert_eq!(
+        (end.error(b'V').as_str(), end.error(b'C').as_str(), end.phase),
+        ("FATAL", "53300", Phase::Finish)
+    );
+    assert_eq!(end.error(b'M'), "sorry, too many clients already");
+    assert_eq!(end.error(b'D'), "fusewire gives backend 'db' no more than 7 connections.");
+    assert_eq!(end.verdicts(), (0, 0, 1));
+}
+
+#[test]
+fn a_probe_that_waits_for_a_place_of_its_own_is_no_silent_backend() {
+    for (queued, state) in [(true, State::HalfOpen), (false, State::Open)] {
+        let mut rig = Rig::new();
+        play(&mut rig, &[HalfOpen, Client(startup())], Cut::Whole);
+        rig.session.on_queued(queued);
+        rig.now += std::time::Duration::from_secs(3600);
+        rig.gate.tick(rig.now);
+        assert_eq!(rig.snapshot().state, state);
+    }
+}
+
+#[test]
+fn a_request_for_encryption_of_another_length_is_the_servers_to_refuse() {
+    for request in [ssl_request(), gss_request()] {
+        let packet = [&12u32.to_be_bytes()[..], &request[4..], b"more"].concat();
+        let end = run(&[Client(packet.clone()), Connect]);
+        assert_eq!((end.to_server.clone(), end.told().as_str(), end.phase), (packet, "", Phase::Relay));
+    }
+}
+
+#[test]
+fn an_error_of_any_length_that_libpq_takes_for_one_decides_the_startup() {
+    for (longer, cause) in [(0, "53300"), (1, "malformed")] {
+        let rest = STARTUP_ERROR_MAX + longer - (error_with("FATAL", "53300", "", "x").len() - 5);
+        let long = error_with("FATAL", "53300", &"x".repeat(rest), "x");
+        assert_eq!(long.len(), 5 + STARTUP_ERROR_MAX + longer);
+        let mut rig = Rig::new();
+        play(&mut rig, &[Client(startup()), Connect, Server(long.clone())], Cut::Bytes(4096));
+        assert_eq!((rig.outcome().failed(), rig.to_client.len()), (vec![cause], long.len()));
+    }
+}
+
+#[test]
+fn keys_of_a_length_that_no_server_uses_are_relayed_and_not_remembered() {
+    for len in [0, 7, 261] {
+        let mut rig = Rig::new();
+        let answer = [auth(0), m(b'K', &vec![1; len]), z('I')].concat();
+        play(&mut rig, &[Client(startup()), Connect, Server(answer.clone())], Cut::Bytes(3));
+        assert_eq!((rig.to_client.clone(), rig.settings.cancels().len()), (answer, 0), "{len}");
+    }
+}
+
+#[test]
 fn a_fault_of_this_machine_says_nothing_about_the_backend() {
     let end = run(&[Client(startup()), Refuse(None)]);
     assert_eq!((end.verdicts(), end.count(Counter::LocalFaults)), ((0, 0, 1), 1));
@@ -225,9 +285,12 @@ fn a_session_that_is_over_is_forgotten_by_the_cancel_registry() {
     let mut rig = Rig::new();
     play(&mut rig, &started(), Cut::Whole);
     let cancels = rig.settings.cancels().clone();
-    assert_eq!(cancels.len(), 1);
-    drop(rig);
-    assert!(cancels.is_empty());
+    let mut other = Rig::on(rig.gate.clone(), rig.settings.clone(), rig.now);
+    let answer = [auth(0), key(8, &[1, 2, 3, 4]), z('I')].concat();
+    play(&mut other, &[Client(startup()), Connect, Server(answer)], Cut::Whole);
+    assert_eq!((cancels.len(), cancels.is_empty()), (2, false));
+    drop((rig, other));
+    assert_eq!((cancels.len(), cancels.is_empty()), (0, true));
 }
 
 #[test]

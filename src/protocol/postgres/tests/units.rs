@@ -126,6 +126,77 @@ fn a_query_within_a_run_that_works_has_a_ready_of_its_own() {
 }
 
 #[test]
+fn what_is_sent_behind_a_query_within_a_run_still_belongs_to_it() {
+    let end = session(&[
+        Client([parse("", "SELECT 1"), q("SELECT 2"), bind("")].concat()),
+        Server([m(b'1', b""), rows()].concat()),
+        Client([execute(), sync()].concat()),
+        Server([m(b'2', b""), row(), complete("SELECT 1"), z('I')].concat()),
+        Waits(Wait::Nothing),
+    ]);
+    assert_eq!((calls(&end), end.count(Counter::Opaque)), ((3, 0, 0), 0));
+}
+
+#[test]
+fn a_run_that_has_begun_goes_on_when_the_one_before_it_is_answered() {
+    let end = session(&[
+        Client([pbes(""), parse("", "SELECT 1")].concat()),
+        Server(extended_rows()),
+        Client([bind(""), execute(), sync()].concat()),
+        Server(extended_rows()),
+        Waits(Wait::Nothing),
+    ]);
+    assert_eq!((calls(&end), end.count(Counter::Opaque)), ((2, 0, 0), 0));
+}
+
+#[test]
+fn each_copy_of_a_unit_has_data_of_its_own() {
+    let copy = || [parse("", "COPY t FROM STDIN"), bind(""), execute()].concat();
+    let asked = || [m(b'1', b""), m(b'2', b""), m(b'G', &[0, 0, 0])].concat();
+    let early = || [copy_data(b"1"), copy_done()].concat();
+    // A Sync amid the data is swallowed: what comes behind it ends the run.
+    let late = || [copy_data(b"2"), sync(), copy_done(), sync()].concat();
+    let run = session(&[
+        Client([copy(), early(), copy()].concat()),
+        Server([asked(), complete("COPY 1"), asked()].concat()),
+        Client(late()),
+        Server([complete("COPY 1"), z('I')].concat()),
+        Waits(Wait::Nothing),
+    ]);
+    assert_eq!((run.told().as_str(), run.count(Counter::Opaque)), ("12GC12GCZ", 0));
+    let query = session(&[
+        Client([q("COPY t FROM STDIN; COPY t FROM STDIN"), early()].concat()),
+        Server([m(b'G', &[0, 0, 0]), complete("COPY 1"), m(b'G', &[0, 0, 0])].concat()),
+        Client([copy_data(b"2"), sync(), copy_done()].concat()),
+        Server([complete("COPY 1"), z('I')].concat()),
+        Waits(Wait::Nothing),
+    ]);
+    assert_eq!((query.told().as_str(), query.count(Counter::Opaque)), ("GCGCZ", 0));
+}
+
+#[test]
+fn an_answer_of_one_byte_streams_like_any_other() {
+    let end =
+        session(&[Client(q("SELECT 1")), Server([m(b'C', b"\0"), z('I')].concat()), Waits(Wait::Nothing)]);
+    assert_eq!((calls(&end), end.told().as_str()), ((1, 0, 0), "CZ"));
+}
+
+#[test]
+fn messages_pass_as_they_come() {
+    let messages =
+        [parse("s", "SELECT 1"), bind("s"), describe("s"), close("s"), execute(), q("SELECT 1"), function()];
+    for message in messages {
+        let mut rig = Rig::new();
+        play(&mut rig, &started(), Cut::Whole);
+        for end in 5..message.len() {
+            rig.client(&message[if end == 5 { 0 } else { end - 1 }..end], true);
+            assert_eq!(rig.to_server[startup().len()..], message[..end], "nothing is held back");
+        }
+        rig.balance();
+    }
+}
+
+#[test]
 fn a_query_that_fails_within_a_run_does_not_skip_the_sync() {
     let end = session(&[
         Client([parse("", "SELECT 1"), q("SELEC"), bind(""), sync()].concat()),
@@ -378,6 +449,7 @@ fn lengths_out_of_bounds_from_the_client_break_the_protocol() {
         header(b'S', 10_001),
         header(b'E', 10_001),
         header(b'X', 1 << 20),
+        header(b'p', 65_541),
     ];
     for bytes in bad {
         let end = session(&[Client(bytes.clone())]);
@@ -397,6 +469,36 @@ fn lengths_out_of_bounds_from_the_backend_fail_the_call() {
         assert_eq!((calls(&end), end.failed(), end.told().as_str()), ((0, 1, 0), vec!["malformed"], "TE"));
         assert_eq!((end.error(b'C').as_str(), end.phase), ("08006", Phase::Finish));
     }
+}
+
+#[test]
+fn a_length_out_of_bounds_that_answers_nobody_makes_a_plain_relay() {
+    let bad = vec![b'Z', 0, 0, 0, 4];
+    let end = session(&[Server([bad.clone(), b"more".to_vec()].concat())]);
+    assert_eq!((end.count(Counter::Opaque), end.phase), (1, Phase::Relay));
+    assert_eq!(end.to_client, [bad, b"more".to_vec()].concat());
+}
+
+#[test]
+fn what_is_no_message_ends_a_session_that_owes_a_refusal() {
+    let strange = m(b'!', b"x");
+    let behind = session(&[
+        Client(q("SELECT 1")),
+        Trip,
+        Client(q("SELECT 2")),
+        Client(strange.clone()),
+        Server(rows()),
+    ]);
+    assert_eq!((behind.told().as_str(), behind.error(b'C').as_str()), ("TDCZEZE", "08P01"));
+    assert_eq!((behind.count(Counter::ClientMalformed), behind.count(Counter::Opaque)), (1, 0));
+    let with = session(&[Trip, Client([q("SELECT 1"), strange].concat())]);
+    assert_eq!(
+        (with.told().as_str(), with.error(b'C').as_str(), with.phase),
+        ("EZE", "08P01", Phase::Finish)
+    );
+    let server =
+        session(&[Client(q("SELECT 1")), Trip, Client(q("SELECT 2")), Server(b"\x01strange".to_vec())]);
+    assert_eq!((server.phase, server.count(Counter::Opaque)), (Phase::Abort, 1));
 }
 
 #[test]
@@ -442,7 +544,7 @@ fn terminate_is_forwarded_and_the_close_after_it_is_no_failure() {
     for before in [vec![], q("SELECT 1")] {
         let end = session(&[Client([before, terminate()].concat()), ServerEof(Fault::Eof)]);
         assert_eq!((end.verdicts().1, end.phase, end.sent().ends_with('X')), (0, Phase::Finish, true));
-        assert_eq!(end.told(), "");
+        assert_eq!((end.told().as_str(), end.count(Counter::Opaque)), ("", 0));
     }
 }
 

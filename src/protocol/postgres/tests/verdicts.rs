@@ -167,6 +167,12 @@ fn a_crash_announced_by_a_notice_is_the_failure_of_the_call_in_flight() {
         let idle = session(&dying);
         assert_eq!((calls(&idle), idle.told().as_str(), idle.phase), ((0, 0, 0), "N", Phase::Finish));
     }
+    // Another notice announces nothing, and one by RAISE is the application's.
+    let forged = m(b'N', b"VWARNING\0C57P02\0Mx\0Rexec_stmt_raise\0\0");
+    for other in [notice("WARNING", "53100"), notice("FATAL", "58030"), forged] {
+        let end = session(&[Client(q("SELECT 1")), Server(other), ServerEof(Fault::Eof)]);
+        assert_eq!(end.failed(), ["eof"]);
+    }
     // A notice that was not followed by the end meant nothing.
     let end = session(&[
         Client([q("SELECT 1"), q("SELECT 1")].concat()),
