@@ -59,7 +59,7 @@ impl Lane {
     /// If all are taken, unless the breaker does not enforce. It is not counted: whoever waits in vain calls
     /// [`Lane::turned_away`].
     pub fn take_place(&self) -> Result<Place, Full> {
-        let mut inner = self.gate.lock();
+        let mut inner = self.gate().lock();
         let bulkhead = &inner.breaker.policy().bulkhead;
         let full = bulkhead.connections.filter(|&limit| inner.connections >= limit);
         match (full, inner.breaker.mode()) {
@@ -68,7 +68,7 @@ impl Lane {
             _ => {}
         }
         inner.connections += 1;
-        Ok(Place(self.gate.clone()))
+        Ok(Place(self.gate().clone()))
     }
 
     /// Counts a client that got no place.
@@ -81,9 +81,9 @@ impl Lane {
         if self.closed().is_some() {
             return Duration::ZERO;
         }
-        let mut inner = self.gate.lock();
+        let mut inner = self.gate().lock();
         let (wait, mode) = (inner.breaker.policy().bulkhead.wait, inner.breaker.mode());
-        if wait.is_zero() || mode != Mode::Enforce || inner.full(now, kind, &self.gate.tallies).is_none() {
+        if wait.is_zero() || mode != Mode::Enforce || inner.full(now, kind, &self.gate().tallies).is_none() {
             return Duration::ZERO;
         }
         wait

@@ -14,7 +14,7 @@ use serde_json::Value;
 pub(crate) struct Mutant {
     /// What chooses it when the program runs; from 1.
     pub(crate) number: usize,
-    /// As `cargo mutants` calls it: `src/gate.rs:153:5: replace word_of -> u64 with 0`.
+    /// As `cargo mutants` calls it: `src/gate/word.rs:50:5: replace word_of -> u64 with 0`.
     pub(crate) name: String,
     /// From the top of the repository.
     pub(crate) file: String,
