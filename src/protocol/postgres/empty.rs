@@ -166,10 +166,11 @@ fn run(input: &[u8], known: &Names) -> Look {
     let mut executed = false;
     let mut answer = Vec::new();
     loop {
+        if at > EMPTY_MAX {
+            return Look::Other;
+        }
         let rest = input.get(at..).unwrap_or_default();
-        let Some(header) = Header::read(rest) else {
-            return if at > EMPTY_MAX { Look::Other } else { Look::Partial };
-        };
+        let Some(header) = Header::read(rest) else { return Look::Partial };
         let Some(len) = header.client_body() else { return Look::Other };
         if len > EMPTY_MAX {
             return Look::Other;

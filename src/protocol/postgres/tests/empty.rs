@@ -3,6 +3,7 @@
 use super::rig::*;
 use crate::breaker::{Mode, State};
 use crate::metrics::Counter;
+use crate::protocol::HOLD_MAX;
 
 fn answering(steps: &[Step]) -> Outcome {
     session_on(Rig::answering, steps)
@@ -72,6 +73,17 @@ fn a_run_that_does_more_is_refused_whole() {
         let end = answering(&[Trip, Client(run)]);
         assert_eq!((end.told().as_str(), end.sent().as_str()), ("EZ", ""));
     }
+}
+
+/// A read is cut anywhere, and what is left of it must leave room for the next.
+#[test]
+fn a_run_that_goes_on_for_ever_is_not_held() {
+    let portal = m(b'D', b"P\0");
+    let mut run = [parse("", ""), bind(""), portal.repeat(HOLD_MAX / portal.len() + 1)].concat();
+    run.pop();
+    let mut rig = Rig::answering();
+    play(&mut rig, &started(), Cut::Whole);
+    play(&mut rig, &[Trip, Client(run), Told("RSKZE")], Cut::Whole);
 }
 
 #[test]
