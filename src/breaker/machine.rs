@@ -12,6 +12,7 @@ use super::closed::{Closed, is_slow};
 use super::evidence::{Condition, Outcome, Trip};
 use super::policy::{Mode, Policy};
 use super::ramp::Ramp;
+use super::ticket::{Leave, Refusal, Ticket};
 use super::transition::{Generation, State, Transition, Why};
 use super::verdict::{CallKind, Cause, Fault, Verdict};
 
@@ -55,58 +56,6 @@ struct Slot {
     owed: bool,
     /// The client has never had a move of its own since the admission, so the time is all the backend's.
     timed: bool,
-}
-
-/// Leave to make one call, and what to hand back with its verdict.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[must_use]
-pub struct Ticket {
-    /// The generation that admitted the call.
-    pub generation: Generation,
-    leave: Leave,
-}
-
-/// What a call was let through as.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Leave {
-    /// One of many.
-    Ordinary,
-    /// The probe of this number.
-    Probe(u64),
-    /// A call that would have been refused if the breaker were not merely observing.
-    Spared,
-}
-
-impl Ticket {
-    /// A ticket of a closed breaker, for callers that know the generation to be closed.
-    pub(crate) fn ordinary(generation: Generation) -> Self {
-        Self { generation, leave: Leave::Ordinary }
-    }
-
-    /// Whether the call is a probe and so holds a slot until it reports.
-    pub fn is_probe(&self) -> bool {
-        matches!(self.leave, Leave::Probe(_))
-    }
-
-    /// Whether the call would have been refused in [`Mode::Enforce`].
-    pub fn is_spared(&self) -> bool {
-        self.leave == Leave::Spared
-    }
-
-    fn probe(&self) -> Option<u64> {
-        if let Leave::Probe(probe) = self.leave { Some(probe) } else { None }
-    }
-}
-
-/// Why a call is not let through.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
-    /// `Open`, `HalfOpen` with every probe slot taken, or `Closed` in a slow start that has no room yet.
-    pub state: State,
-    /// The trip that began this outage.
-    pub trip: Option<Arc<Trip>>,
-    /// When trying again may help. None while open: when an operator closes the breaker; otherwise: at any moment.
-    pub retry_at: Option<Instant>,
 }
 
 impl Breaker {

@@ -7,6 +7,7 @@
 //! | file | what it is |
 //! |---|---|
 //! | `machine` | the states and the ways between them |
+//! | `ticket` | what a call is told: leave, or why not |
 //! | `closed` | what a closed breaker remembers, and when it trips |
 //! | `window` | the calls that a rate is taken of |
 //! | `ramp` | slow start: the share of calls that passes after a recovery |
@@ -25,13 +26,15 @@ mod ramp;
 mod random;
 #[cfg(test)]
 mod tests;
+mod ticket;
 mod transition;
 mod verdict;
 mod window;
 
 pub use check::{Checks, Finding, Pace, Remedy, When};
 pub use evidence::{Condition, Outcome, Trip};
-pub use machine::{Breaker, Refusal, Ticket};
+pub use machine::Breaker;
 pub use policy::{Bulkhead, Factor, Mode, Policy, Rates, Share, Span};
+pub use ticket::{Refusal, Ticket};
 pub use transition::{Generation, State, Transition, Why};
 pub use verdict::{CallKind, Cause, Code, Fault, Verdict};

@@ -4,13 +4,13 @@
 
 use std::time::Instant;
 
+use super::asked::Asked;
 use super::command::{Command, Patience, millis};
 use super::downstream::Batch;
 use super::fate::{Fate, Then, Way};
-use super::fifo::{Account, Effect, Expect, Owed};
+use super::owed::{Account, Effect, Expect, Owed};
 use super::reject::{Local, Text};
 use super::session::{Block, Mute, Session};
-use super::upstream::Subscriptions;
 use crate::breaker::{CallKind, Generation};
 use crate::gate::Rejection;
 use crate::metrics::Counter;
@@ -25,20 +25,6 @@ const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
 /// Takes the place of a rejected request behind CLIENT REPLY SKIP, so that the backend does not skip another's reply.
 const SKIPPED: &[u8] = b"*2\r\n$4\r\nECHO\r\n$1\r\n.\r\n";
 
-/// A request as far as it is known when it is decided upon.
-pub(super) struct Asked<'a> {
-    pub(super) command: Command,
-    /// The configuration lets it pass whatever the breaker says.
-    pub(super) cure: bool,
-    pub(super) args: u64,
-    /// Its first two arguments, for commands that need them.
-    pub(super) first: [&'a [u8]; 2],
-    /// CLIENT REPLY keeps it from getting a reply.
-    pub(super) muted: bool,
-    /// When it came.
-    pub(super) at: Instant,
-}
-
 /// On what grounds a request passes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Pass {
@@ -50,49 +36,6 @@ enum Pass {
     Probe(Generation, u32),
     /// No call: it passes whatever the breaker says.
     Free,
-}
-
-impl Asked<'_> {
-    /// Whether the first argument is this word.
-    fn is(&self, word: &str) -> bool {
-        self.first[0].eq_ignore_ascii_case(word.as_bytes())
-    }
-
-    fn conclusive(&self) -> bool {
-        self.command.is_conclusive(self.first[0])
-    }
-
-    fn always_passes(&self) -> bool {
-        self.cure || self.command.always_passes(self.first[0])
-    }
-
-    fn poisons(&self) -> bool {
-        self.command.poisons(self.first[0])
-    }
-
-    /// Queued in a transaction, it breaks the array of replies: `SUBSCRIBE a b` is two frames in one slot.
-    fn breaks_block(&self) -> bool {
-        matches!(self.command, Command::Subscribe(_) | Command::Unsubscribe(_) | Command::Hello)
-            || self.command == Command::Client && self.is("REPLY")
-    }
-
-    /// Swallowed, and answered by fusewire unless it gets no reply.
-    fn answered(&self, local: Local) -> Fate {
-        Fate { way: Way::Swallow((!self.muted).then_some(local)), then: Then::GoOn }
-    }
-
-    /// A RESP2 subscriber's CLIENT REPLY is refused: with an error, or, behind CLIENT REPLY OFF, without a word. Who is
-    /// one is known from confirmations that may be yet to come, so what it changes cannot be told.
-    fn unsettles(&self, subscriptions: &Subscriptions) -> bool {
-        self.command == Command::Client && self.is("REPLY") && subscriptions.may_confine()
-    }
-
-    /// How CLIENT REPLY would have it; none if it is something else or malformed.
-    fn reply_mode(&self) -> Option<&'static str> {
-        let reply = self.command == Command::Client && self.args == 2 && self.is("REPLY");
-        let modes = ["ON", "OFF", "SKIP"];
-        modes.into_iter().find(|mode| reply && self.first[1].eq_ignore_ascii_case(mode.as_bytes()))
-    }
 }
 
 impl Session {

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use arc_swap::Guard;
 
+use super::asked::Asked;
 use super::command::{Command, TimeoutWatch};
-use super::decide::Asked;
 use super::fate::{Decided, Fate, Then, Way};
-use super::fifo::{Account, Calls, Owed};
+use super::owed::{Account, Calls, Owed};
 use super::reject::Local;
 use super::request::{self, Body, Breach, Flow, Head, Known, Peek};
 use super::session::{Block, Life, Link, Mute, Request, Session};

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::fifo::Account;
+use super::owed::Account;
 use super::reject::Local;
 use super::session::{Life, Request, Session};
 use crate::breaker::{CallKind, Fault, Generation, Verdict};

@@ -4,9 +4,9 @@
 //! |---|---|
 //! | [`session`](Session) | the life of a connection, which the driver talks to |
 //! | `downstream` | the client's requests, one after the other |
-//! | `decide`, `fate` | the decision on one request, and what becomes of it |
+//! | `asked`, `decide`, `fate` | one request, the decision on it, and what becomes of it |
 //! | `upstream` | the server's replies: verdicts, effects |
-//! | `fifo` | what is owed to the client, in order |
+//! | `fifo`, `owed` | what is owed to the client, in order; one reply of the backend's |
 //! | `probe` | the probes that replies on this connection will decide |
 //! | `patience` | whose move it is, and how long the server may take |
 //! | `ending` | how the calls of a connection end that is over |
@@ -18,6 +18,7 @@
 //! | `reject` | the replies that are ours |
 //! | [`check`] | how a server is asked whether it works |
 
+mod asked;
 pub mod check;
 pub mod classify;
 mod command;
@@ -31,6 +32,7 @@ mod fifo;
 pub(crate) mod fuzz;
 mod named;
 mod number;
+mod owed;
 mod patience;
 mod probe;
 mod reject;

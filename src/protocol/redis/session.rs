@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use super::Settings;
 use super::fate::{Decided, Way};
-use super::fifo::{Effect, Fifo, Head};
+use super::fifo::{Fifo, Head};
+use super::owed::Effect;
 use super::probe::Probes;
 use super::reject::Local;
 use super::reply::Replies;

@@ -6,7 +6,8 @@
 use std::time::{Duration, Instant};
 
 use super::command::Topic;
-use super::fifo::{Account, Calls, Effect, Expect, Head, Owed};
+use super::fifo::Head;
+use super::owed::{Account, Calls, Effect, Expect, Owed};
 use super::reply::{Kind, Seen, Step, elements, push_kind};
 use super::scalar;
 use super::session::{Block, Life, Link, Session};

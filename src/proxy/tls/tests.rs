@@ -2,16 +2,21 @@
 
 use std::fs;
 use std::future::poll_fn;
+use std::io::IoSlice;
+use std::path::{Path, PathBuf};
 use std::task::Poll;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tempfile::TempDir;
 use tokio::net::UnixStream;
+use tokio_rustls::rustls::crypto::ring;
 
+use super::files::{NO_CERTIFICATE, client_config};
 use super::*;
 use crate::breaker::Policy;
-use crate::config::tls::Verify;
+use crate::config::tls::{Downstream, Identity, UpstreamTls, Verify};
 use crate::config::{Overrides, Postgres, Redis, SqlState, Timeouts};
+use crate::protocol::postgres::encryption::ALPN;
 use crate::proxy::socket::Backlog;
 
 /// A folder with an authority `ca.pem` and what it has signed: `NAME.pem` and `NAME.key`.
