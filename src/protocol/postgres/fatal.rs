@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::local::Local;
 use super::reply::{Gravity, Reply};
 use super::session::{Session, Stage};
-use super::units::Queue;
+use super::units::{Kind, Queue};
 use crate::breaker::{Cause, Fault};
 use crate::config::SqlState;
 use crate::gate::Rejection;
@@ -21,8 +21,24 @@ impl Session {
     pub(super) fn end_with(&mut self, fatal: Box<[u8]>) {
         self.queue.reply(Local::Fatal(fatal));
         self.client.is_over = true;
+        self.abandon_unfinished();
         if self.queue.flights() == 0 && self.server.at_boundary() {
             self.stage = Stage::Finish;
+        }
+    }
+
+    /// The client is not listened to any more. A run without its Sync, a COPY without the rest of its data and a login
+    /// without its password are never answered, and the last message must not wait for that.
+    pub(super) fn abandon_unfinished(&mut self) {
+        let unfinished = match self.queue.peek() {
+            Some(head) if head.kind == Kind::Startup => self.authentication.client_owes(),
+            Some(head) if head.copying && self.client.copying => true,
+            _ => self.queue.is_stalled(),
+        };
+        if unfinished {
+            for flight in self.queue.abandon() {
+                self.ledger.ignore(flight.account);
+            }
         }
     }
 

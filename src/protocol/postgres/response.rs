@@ -103,6 +103,9 @@ impl Session {
                 Step::Again => {}
             }
         }
+        if self.client.is_over {
+            self.abandon_unfinished();
+        }
         self.ledger.flush(now);
     }
 

@@ -424,6 +424,26 @@ impl Queue {
         }
     }
 
+    /// Whether the run at the head goes no further without more of the client: the server owes nothing of it now.
+    pub(super) fn is_stalled(&self) -> bool {
+        let cut_short = self.second().is_some_and(|next| next.within);
+        self.peek()
+            .is_some_and(|head| head.kind == Kind::Extended && !head.whole && head.flushed == 0 && !cut_short)
+    }
+
+    /// Takes all flights, and leaves the replies of our own.
+    pub(super) fn abandon(&mut self) -> Vec<Flight> {
+        let (mut flights, mut locals) = (Vec::new(), VecDeque::new());
+        for entry in std::mem::take(&mut self.entries) {
+            match entry {
+                Entry::Flight(flight) => flights.push(flight),
+                Entry::Local(_) => locals.push_back(entry),
+            }
+        }
+        (self.entries, self.flights, self.entangled) = (locals, 0, 0);
+        flights
+    }
+
     /// Takes all flights and forgets every reply of our own: the connection is over.
     pub(super) fn clear(&mut self) -> impl Iterator<Item = Flight> + use<> {
         self.flights = 0;

@@ -12,6 +12,7 @@ mod properties;
 mod reject;
 mod rig;
 mod startup;
+mod unfinished;
 mod units;
 mod verdicts;
 mod waiting;
