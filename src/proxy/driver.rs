@@ -8,6 +8,7 @@
 //! connection, checked lazily).
 
 mod side;
+mod turn;
 
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
@@ -22,6 +23,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant as TokioInstant, Sleep, sleep, sleep_until, timeout};
 
 use self::side::{Input, Side};
+use self::turn::Turn;
 use super::listener::Listener;
 use super::service::Service;
 use super::shutdown::Drain;
@@ -36,7 +38,7 @@ use crate::protocol::{HOLD_MAX, Phase, Plan, Session, Target, Wait};
 
 /// A worker's read buffer: what a session may hold plus a read of good size.
 const SCRATCH: usize = HOLD_MAX + 62 * 1024;
-/// Rounds of a busy connection before other connections get their turn.
+/// Rounds in one turn, however little they read.
 const ROUNDS: usize = 16;
 /// How long the last words to a client may take to be written.
 const FINISH_WRITE: Duration = Duration::from_secs(10);
@@ -85,6 +87,7 @@ pub struct Driver<S> {
     service: Arc<Service>,
     client: Side,
     server: Option<Side>,
+    turn: Turn,
     /// The server connection's, in the bulkhead.
     place: Option<Place>,
     /// When a request that waits for others to end is presented again.
@@ -123,6 +126,18 @@ enum Next {
     Abort,
 }
 
+/// How far a turn has come.
+enum Moved {
+    /// Nothing is left: the task is woken when there is.
+    All,
+    /// More may be left.
+    Some,
+    /// Up to what cannot be done in passing.
+    Until(Next),
+    /// Nobody is there any more.
+    InVain,
+}
+
 impl<S: Session> Driver<S> {
     /// A driver for a client that has just been accepted. Boxed, because a future keeps what it is made of twice, once
     /// as its argument and once as its own, and so does each future around it: an idle client would take four times this.
@@ -139,6 +154,7 @@ impl<S: Session> Driver<S> {
             service,
             client: Side::new(client),
             server: None,
+            turn: Turn::default(),
             place: None,
             retry: None,
             told: None,
@@ -367,41 +383,52 @@ impl<S: Session> Driver<S> {
     }
 
     fn poll_relay(&mut self, cx: &mut Context<'_>) -> Poll<Result<Next, ClientGone>> {
+        if !self.turn.begin(cx) {
+            return Poll::Pending;
+        }
+        let moved = WORKBENCH.with_borrow_mut(|bench| self.relay(cx, bench));
+        self.turn.end(cx, matches!(moved, Moved::Some));
+        match moved {
+            Moved::All | Moved::Some => Poll::Pending,
+            Moved::Until(next) => Poll::Ready(Ok(next)),
+            Moved::InVain => Poll::Ready(Err(ClientGone)),
+        }
+    }
+
+    /// Moves what can move in one turn.
+    fn relay(&mut self, cx: &mut Context<'_>, bench: &mut Workbench) -> Moved {
         self.client.quiet = false;
         if let Some(server) = &mut self.server {
             server.quiet = false;
         }
-        WORKBENCH.with_borrow_mut(|bench| {
-            let mut now = present();
-            for round in 0..ROUNDS {
-                // The second round mostly finds that nothing is left: it goes by the first one's time.
-                if round > 1 {
-                    now = present();
-                }
-                let moved = match self.round(cx, now, bench) {
-                    Ok(moved) => moved,
-                    Err(_) => return Poll::Ready(Err(ClientGone)),
-                };
-                match self.session.phase() {
-                    Phase::Idle | Phase::Relay => {}
-                    Phase::Dial(target) => return Poll::Ready(Ok(Next::Dial(target))),
-                    Phase::Secure => return Poll::Ready(Ok(Next::Secure)),
-                    Phase::Finish => return Poll::Ready(Ok(Next::Finish)),
-                    Phase::Abort => return Poll::Ready(Ok(Next::Abort)),
-                }
-                let client_done = self.client.input == Input::Over && self.client.backlog.is_empty();
-                if self.server.is_none() && client_done && !moved {
-                    return Poll::Ready(Ok(Next::Finish));
-                }
-                let wait = self.session.wait();
-                self.watch_owing(now, wait);
-                if !moved && !self.poll_events(cx, now, wait) {
-                    return Poll::Pending;
-                }
+        let mut now = present();
+        for round in 0..ROUNDS {
+            // The second round mostly finds that nothing is left: it goes by the first one's time.
+            if round > 1 {
+                now = present();
             }
-            cx.waker().wake_by_ref();
-            Poll::Pending
-        })
+            let Ok(moved) = self.round(cx, now, bench) else { return Moved::InVain };
+            match self.session.phase() {
+                Phase::Idle | Phase::Relay => {}
+                Phase::Dial(target) => return Moved::Until(Next::Dial(target)),
+                Phase::Secure => return Moved::Until(Next::Secure),
+                Phase::Finish => return Moved::Until(Next::Finish),
+                Phase::Abort => return Moved::Until(Next::Abort),
+            }
+            let client_done = self.client.input == Input::Over && self.client.backlog.is_empty();
+            if self.server.is_none() && client_done && !moved {
+                return Moved::Until(Next::Finish);
+            }
+            let wait = self.session.wait();
+            self.watch_owing(now, wait);
+            if !moved && !self.poll_events(cx, now, wait) {
+                return Moved::All;
+            }
+            if self.turn.is_over() {
+                break;
+            }
+        }
+        Moved::Some
     }
 
     /// Moves whatever can move, once. Errors are the client's.
@@ -450,8 +477,11 @@ impl<S: Session> Driver<S> {
         {
             return Ok(false);
         }
-        let Some(read) = self.client.fill(cx, &mut bench.scratch)? else { return Ok(false) };
+        let Some(read) = self.client.fill(cx, &mut bench.scratch, self.turn.most())? else {
+            return Ok(false);
+        };
         if read.fresh > 0 {
+            self.turn.add(read.fresh);
             self.lane.add(Counter::DownstreamBytes, read.fresh as u64);
         }
         let input = &bench.scratch[..read.len];
@@ -474,7 +504,7 @@ impl<S: Session> Driver<S> {
         if self.session.phase() != Phase::Relay || !self.client.backlog.is_empty() {
             return Ok(false);
         }
-        let read = match server.fill(cx, &mut bench.scratch) {
+        let read = match server.fill(cx, &mut bench.scratch, self.turn.most()) {
             Ok(Some(read)) => read,
             Ok(None) => return Ok(false),
             Err(error) => {
@@ -488,6 +518,7 @@ impl<S: Session> Driver<S> {
             }
         };
         if read.fresh > 0 {
+            self.turn.add(read.fresh);
             self.lane.add(Counter::UpstreamBytes, read.fresh as u64);
             self.backend_since = now;
             self.client_since = now;

@@ -55,14 +55,19 @@ impl Side {
         }
     }
 
-    /// Puts the held bytes, then fresh ones, into `scratch`. None if there is nothing new to show.
-    pub(super) fn fill(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> io::Result<Option<Filled>> {
+    /// Puts the held bytes, then `most` fresh ones at most, into `scratch`. None if there is nothing new to show.
+    pub(super) fn fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        scratch: &mut [u8],
+        most: usize,
+    ) -> io::Result<Option<Filled>> {
         let held = self.held.len();
         let mut fresh = 0;
         let mut drained = true;
         if self.input == Input::Open && held <= HOLD_MAX && !self.quiet {
-            let room = &mut scratch[held..];
-            let size = room.len();
+            let size = most.min(scratch.len() - held);
+            let room = &mut scratch[held..held + size];
             match self.socket.poll_read(cx, room) {
                 Poll::Ready(Ok(0)) => self.input = Input::Ended(Fault::Eof),
                 Poll::Ready(Ok(n)) => (fresh, drained) = (n, n < size),

@@ -2,19 +2,25 @@
 //! and a request that begins with `!` is answered by the session itself, in its turn.
 
 use std::collections::VecDeque;
+use std::io::Write;
 use std::net::SocketAddr;
+use std::os::unix;
+use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::task::JoinHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 
 use super::*;
 use crate::backends::Backend;
 use crate::breaker::Policy;
 use crate::config::{self, Endpoint, Protocol, Redis, Timeouts};
 use crate::gate::Gate;
+use crate::proxy::memory::{Dialled, Memory, answer_dials};
 use crate::proxy::service::Route;
 use crate::proxy::shutdown::Shutdown;
 
@@ -157,17 +163,21 @@ struct Rig {
     _folder: tempfile::TempDir,
 }
 
-impl Rig {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("backend.sock");
-        let listener = UnixListener::bind(&path).unwrap();
+/// What a driver is made of but for the client's socket.
+struct Parts {
+    service: Arc<Service>,
+    gate: Arc<Gate>,
+    session: Lines,
+}
+
+impl Parts {
+    fn new(upstream: PathBuf) -> Self {
         let second = Duration::from_secs(1);
         let settings = config::Backend {
             name: "lines".into(),
             protocol: Protocol::Redis(Redis::default()),
             listen: Endpoint::Unix("unused".into()),
-            upstream: Endpoint::Unix(path),
+            upstream: Endpoint::Unix(upstream),
             proxy_protocol: config::ProxyProtocol::default(),
             tls: config::Tls::default(),
             breaker: Policy::default(),
@@ -182,18 +192,31 @@ impl Rig {
         let gate = Gate::new("lines", Policy::default(), 1, present());
         let backend = Arc::new(Backend::new(settings.clone(), gate.clone()));
         let service = Arc::new(Service::new(backend, Route::new(settings).unwrap()));
-        let notes = Arc::new(Mutex::new(Vec::new()));
         let session = Lines {
             phase: Phase::Idle,
             owed: VecDeque::new(),
-            notes: notes.clone(),
+            notes: Arc::default(),
             client_over: false,
             watching: false,
         };
+        Self { service, gate, session }
+    }
+
+    fn run(self, client: Socket) -> impl Future<Output = ()> {
+        Driver::new(self.session, self.gate.lane(1), self.service, client).run()
+    }
+}
+
+impl Rig {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("backend.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        let parts = Parts::new(path);
+        let (notes, gate) = (parts.session.notes.clone(), parts.gate.clone());
+        let shutdown = parts.service.shutdown().clone();
         let (client, accepted) = UnixStream::pair().unwrap();
-        let shutdown = service.shutdown().clone();
-        let driver = Driver::new(session, gate.lane(1), service, Socket::Unix(accepted));
-        let task = tokio::spawn(driver.run());
+        let task = tokio::spawn(parts.run(Socket::Unix(accepted)));
         Self { client, backend: listener, notes, shutdown, task, gate, _folder: folder }
     }
 
@@ -360,6 +383,110 @@ async fn the_drain_reaches_an_idle_connection() {
 }
 
 /// What an idle client takes is mostly its session, its two sockets and what the runtime has for them (ADR 0013).
+/// Connections that always have more to move.
+struct Floods {
+    /// How often one of them was moved.
+    turns: Arc<AtomicUsize>,
+    tasks: Vec<JoinHandle<()>>,
+    /// The servers' ends of their connections.
+    servers: Rc<RefCell<Vec<Socket>>>,
+    _clients: Vec<Socket>,
+}
+
+impl Floods {
+    const LINE: usize = 16 * 1024;
+    /// What each of the clients says.
+    const SIZE: usize = 512 * Self::LINE;
+
+    /// `after` is told whose turn each was, and the how manieth.
+    async fn start(many: usize, after: impl FnMut(usize, usize) + Send + 'static) -> Self {
+        let servers = Rc::<RefCell<Vec<_>>>::default();
+        let dialled = servers.clone();
+        answer_dials(Some(Rc::new(move || {
+            let (ours, server) = Memory::pair(Self::SIZE, usize::MAX);
+            dialled.borrow_mut().push(Socket::Memory(server));
+            Dialled { delay: Duration::ZERO, result: Ok(ours) }
+        })));
+        let turns = Arc::<AtomicUsize>::default();
+        let after = Arc::new(Mutex::new(after));
+        let (mut clients, mut tasks) = (Vec::new(), Vec::new());
+        let line = [vec![b'x'; Self::LINE - 1], vec![b'\n']].concat();
+        for who in 0..many {
+            let (client, ours) = Memory::pair(Self::SIZE, usize::MAX);
+            let mut client = Socket::Memory(client);
+            client.write_all(&line.repeat(Self::SIZE / Self::LINE)).await.unwrap();
+            clients.push(client);
+            let mut run = Box::pin(Parts::new("unused".into()).run(Socket::Memory(ours)));
+            let (turns, after) = (turns.clone(), after.clone());
+            tasks.push(tokio::spawn(poll_fn(move |cx| {
+                let ended = run.as_mut().poll(cx);
+                (after.lock().unwrap())(who, turns.fetch_add(1, Ordering::Relaxed) + 1);
+                ended
+            })));
+        }
+        Self { turns, tasks, servers, _clients: clients }
+    }
+
+    /// Awaits the end of what a client says.
+    async fn await_end(mut server: Socket) {
+        timeout(6 * PATIENCE, server.read_exact(&mut vec![0; Self::SIZE])).await.unwrap().unwrap();
+    }
+}
+
+impl Drop for Floods {
+    fn drop(&mut self) {
+        answer_dials(None);
+    }
+}
+
+#[tokio::test]
+async fn who_has_little_to_move_waits_for_one_turn_of_those_that_have_much() {
+    const BEGUN: usize = 40;
+    let (mut peer, neighbour) = unix::net::UnixStream::pair().unwrap();
+    neighbour.set_nonblocking(true).unwrap();
+    let neighbour = UnixStream::from_std(neighbour).unwrap();
+    let turns = Arc::<AtomicUsize>::default();
+    let had = turns.clone();
+    let neighbour = tokio::spawn(async move {
+        neighbour.readable().await.unwrap();
+        had.load(Ordering::Relaxed)
+    });
+    let floods = Floods::start(8, move |_, turn| {
+        turns.store(turn, Ordering::Relaxed);
+        if turn == BEGUN {
+            peer.write_all(b"x").unwrap();
+        }
+    })
+    .await;
+    let had = neighbour.await.unwrap();
+    assert!((BEGUN..=BEGUN + 1).contains(&had), "the neighbour's turn came after {had} of the others");
+    for server in floods.servers.take() {
+        Floods::await_end(server).await;
+    }
+    assert!(floods.turns.load(Ordering::Relaxed) > 2 * BEGUN, "they had too little to move");
+}
+
+#[tokio::test]
+async fn those_that_leave_the_line_do_not_stop_it() {
+    let others = Arc::<Mutex<Vec<AbortHandle>>>::default();
+    let leaving = others.clone();
+    // Among them the one whose turn is next.
+    let mut floods = Floods::start(8, move |who, turn| {
+        if who == 0 && turn >= 40 {
+            leaving.lock().unwrap().drain(..).rev().for_each(|task| task.abort());
+        }
+    })
+    .await;
+    let left = floods.tasks.split_off(1);
+    others.lock().unwrap().extend(left.iter().map(JoinHandle::abort_handle));
+    for task in left {
+        assert!(task.await.unwrap_err().is_cancelled());
+    }
+    let turns = floods.turns.load(Ordering::Relaxed);
+    Floods::await_end(floods.servers.take().swap_remove(0)).await;
+    assert!(floods.turns.load(Ordering::Relaxed) > turns, "it was alone from the start");
+}
+
 #[test]
 fn a_session_at_rest_is_small() {
     use crate::protocol::{postgres, redis};
