@@ -6,9 +6,11 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::{env, thread};
+use std::thread::JoinHandle;
+use std::{env, fs, thread};
 
 use serde_json::Value;
+use tempfile::TempDir;
 
 use crate::http::{self, Response};
 use crate::process::{self, Process, Signal};
@@ -69,6 +71,7 @@ pub struct Setup {
     env: Vec<(String, String)>,
     launcher: Vec<String>,
     binary: Option<PathBuf>,
+    defaults: Option<TempDir>,
 }
 
 impl Setup {
@@ -131,6 +134,15 @@ impl Setup {
         self
     }
 
+    /// Has it read defaults for its backends from a file that [`Fusewire::set_defaults`] changes.
+    pub fn with_defaults(mut self) -> Self {
+        let dir = TempDir::with_prefix("fusewire-defaults-").expect("a temporary directory");
+        let file = defaults_file(&dir);
+        fs::write(&file, "").expect("a file");
+        self.defaults = Some(dir);
+        self.args(&["--config", file.to_str().expect("a path")])
+    }
+
     /// Starts it and waits until it is ready.
     pub fn start(self) -> Fusewire {
         Fusewire::start(self)
@@ -144,6 +156,12 @@ pub struct Fusewire {
     admin: SocketAddr,
     listen: BTreeMap<String, SocketAddr>,
     lines: Arc<Mutex<Vec<String>>>,
+    readers: Vec<JoinHandle<()>>,
+    defaults: Option<TempDir>,
+}
+
+fn defaults_file(dir: &TempDir) -> PathBuf {
+    dir.path().join("fusewire.toml")
 }
 
 impl Fusewire {
@@ -165,15 +183,17 @@ impl Fusewire {
         let child = process.child();
         let stdout = child.stdout.take().map(|pipe| Box::new(pipe) as Box<dyn Read + Send>);
         let stderr = child.stderr.take().map(|pipe| Box::new(pipe) as Box<dyn Read + Send>);
-        for pipe in [stdout, stderr].into_iter().flatten() {
+        let read = |pipe: Box<dyn Read + Send>| {
             let lines = lines.clone();
             thread::spawn(move || {
                 for line in BufReader::new(pipe).lines().map_while(Result::ok) {
                     lines.lock().unwrap_or_else(PoisonError::into_inner).push(line);
                 }
-            });
-        }
-        let mut proxy = Self { process, admin, listen: setup.listen, lines };
+            })
+        };
+        let readers = [stdout, stderr].into_iter().flatten().map(read).collect();
+        let mut proxy =
+            Self { process, admin, listen: setup.listen, lines, readers, defaults: setup.defaults };
         eventually("fusewire", || {
             let ended = proxy.process.ended();
             assert!(ended.is_none(), "fusewire ended ({ended:?}): {:#?}", proxy.log());
@@ -220,6 +240,15 @@ impl Fusewire {
         let response = self.request("POST", path);
         assert_eq!(response.status, 200, "POST {path}: {response:?}");
         response
+    }
+
+    /// Changes the defaults of its backends (`response_timeout = "400ms"`), which hold from each connection's next call on: for
+    /// limits that a server is to meet only in the part of a test in which it fails, however slow the machine is before.
+    #[track_caller]
+    pub fn set_defaults(&self, settings: &str) {
+        let dir = self.defaults.as_ref().expect("a proxy that was set up with_defaults");
+        fs::write(defaults_file(dir), format!("[defaults]\n{settings}\n")).expect("a file");
+        self.post("/api/v1/config/reload");
     }
 
     /// One breaker as the admin API shows it.
@@ -308,9 +337,11 @@ impl Fusewire {
         self.process.signal(signal);
     }
 
-    /// Awaits its end.
+    /// Awaits its end. The log is whole then.
     pub fn wait(&mut self) -> ExitStatus {
-        self.process.wait()
+        let status = self.process.wait();
+        self.readers.drain(..).for_each(|reader| drop(reader.join()));
+        status
     }
 
     /// As [`Fusewire::stop`], once nothing is held against the backend called `name`: its breaker is closed, no call to it

@@ -13,8 +13,9 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::time::{sleep, timeout};
+use tokio_util::task::TaskTracker;
 
-use super::check::Checker;
+use super::check::check_on;
 use super::listener::{Closing, Listener, SocketFile};
 use super::service::{Route, Service};
 use super::tls::LoadError;
@@ -61,6 +62,8 @@ pub enum Refused {
 pub struct Plane {
     workers: Workers,
     ports: Vec<Port>,
+    /// The services' checkers.
+    checkers: TaskTracker,
     /// Listeners that were bound by another process, by the name of the backend that they are for.
     handed: Vec<(String, Listener)>,
 }
@@ -71,8 +74,6 @@ struct Port {
     socket: Bound,
     service: Arc<Service>,
     end: Closing,
-    /// None while draining.
-    checker: Option<Checker>,
 }
 
 /// An address as it was configured, and what is bound there.
@@ -90,7 +91,6 @@ struct Bound {
 struct Former {
     service: Arc<Service>,
     end: Closing,
-    checker: Option<Checker>,
     endpoint: Endpoint,
 }
 
@@ -107,7 +107,12 @@ impl Plane {
     /// # Errors
     /// If the system refuses a thread.
     pub fn new(workers: usize) -> io::Result<Self> {
-        Ok(Self { workers: Workers::start(workers)?, ports: Vec::new(), handed: Vec::new() })
+        Ok(Self {
+            workers: Workers::start(workers)?,
+            ports: Vec::new(),
+            checkers: TaskTracker::new(),
+            handed: Vec::new(),
+        })
     }
 
     /// Takes listeners that another process has bound, each with the name of the backend that is to be served there,
@@ -173,8 +178,8 @@ impl Plane {
             prepared.routes.iter().map(|route| route.config.listen.clone()).collect();
         let mut sockets = prepared.fresh;
         let mut former = Vec::new();
-        for Port { socket, service, end, checker } in std::mem::take(&mut self.ports) {
-            former.push(Former { service, end, checker, endpoint: socket.endpoint.clone() });
+        for Port { socket, service, end } in std::mem::take(&mut self.ports) {
+            former.push(Former { service, end, endpoint: socket.endpoint.clone() });
             sockets.push(socket);
         }
         let (mut opened, mut closing) = (Vec::new(), Vec::new());
@@ -184,7 +189,7 @@ impl Plane {
             let Some(at) = sockets.iter().position(|socket| socket.is_for(&config)) else { continue };
             let socket = sockets.swap_remove(at);
             let known = former.iter().position(|port| Arc::ptr_eq(port.service.backend(), &backend));
-            let (service, checker, end) = match known.map(|at| former.swap_remove(at)) {
+            let (service, end) = match known.map(|at| former.swap_remove(at)) {
                 Some(port) => {
                     port.service.adopt(route);
                     let stays = port.endpoint == socket.endpoint;
@@ -192,11 +197,12 @@ impl Plane {
                         port.end.close(listened.contains(&port.endpoint));
                         closing.push(port.end.clone());
                     }
-                    (port.service, port.checker, stays.then_some(port.end))
+                    (port.service, stays.then_some(port.end))
                 }
                 None => {
                     let service = Arc::new(Service::new(backend, route));
-                    (service.clone(), Some(Checker::start(service)), None)
+                    self.checkers.spawn(check_on(service.clone()));
+                    (service, None)
                 }
             };
             let end = end.unwrap_or_else(|| {
@@ -206,9 +212,9 @@ impl Plane {
             for listener in &socket.listeners {
                 listener.tune(&config.timeouts);
             }
-            self.ports.push(Port { socket, service, end, checker });
+            self.ports.push(Port { socket, service, end });
         }
-        for Former { service, end, endpoint, .. } in former {
+        for Former { service, end, endpoint } in former {
             end.close(listened.contains(&endpoint));
             closing.push(end);
             service.shutdown().drain();
@@ -230,18 +236,18 @@ impl Plane {
         let _ = timeout(CLOSING, over).await;
     }
 
-    /// Stops accepting and asks every connection to end as soon as no call and no transaction is open.
+    /// Stops accepting and asks every connection to end as soon as no call and no transaction is open. No check begins.
     pub fn drain(&mut self) {
         self.workers.shutdown().drain();
         for port in &mut self.ports {
             // As long as one copy of a listener is left, the system takes clients in that nobody will serve.
             port.socket.listeners.clear();
             port.service.shutdown().drain();
-            port.checker = None;
         }
+        self.checkers.close();
     }
 
-    /// The time for that is over: every connection says its last words.
+    /// The time for that is over: every connection says its last words, and a check is cut off.
     pub fn finish(&self) {
         self.ports.iter().for_each(|port| port.service.shutdown().finish());
     }
@@ -251,9 +257,10 @@ impl Plane {
         self.workers.shutdown().stop();
     }
 
-    /// Completes when every connection has ended, after [`Plane::drain`].
+    /// Completes when every connection has ended, and every check that was under way, after [`Plane::drain`].
     pub async fn ended(&mut self) {
         self.workers.ended().await;
+        self.checkers.wait().await;
     }
 
     /// Blocks until every worker has ended. Call it after [`Plane::stop`].

@@ -50,6 +50,11 @@ impl Shutdown {
         self.0.drain.cancelled().await;
     }
 
+    /// Completes when the time to drain is over.
+    pub(super) async fn over(&self) {
+        self.0.over.cancelled().await;
+    }
+
     /// Completes when everything is to end at once.
     pub(super) async fn stopped(&self) {
         self.0.stop.cancelled().await;

@@ -4,6 +4,9 @@ use std::rc::Rc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use tokio::time::sleep;
+use tokio_util::task::TaskTracker;
+
 use super::*;
 use crate::backends::Backend;
 use crate::breaker::{CallKind, Checks, Code, Policy, Remedy, State, Verdict, When};
@@ -17,6 +20,8 @@ use crate::proxy::service::Route;
 enum Act {
     Refuse,
     Silence,
+    /// Begins a session, and stands still.
+    Hang(&'static [u8]),
     Answer(&'static [u8]),
     /// This machine is out of descriptors.
     Local,
@@ -32,11 +37,13 @@ struct Rig {
     sent: Arc<Mutex<Vec<u8>>>,
     ended: Arc<AtomicUsize>,
     service: Arc<Service>,
-    checker: Option<Checker>,
+    checkers: TaskTracker,
 }
 
 impl Drop for Rig {
     fn drop(&mut self) {
+        // Its checker would make the next one's dials.
+        self.service.shutdown().finish();
         answer_dials(None);
     }
 }
@@ -94,7 +101,7 @@ impl Rig {
             dials: Arc::default(),
             sent: Arc::default(),
             ended: Arc::default(),
-            checker: None,
+            checkers: TaskTracker::new(),
             service,
         };
         let (act, dials, sent, ended) =
@@ -102,11 +109,12 @@ impl Rig {
         answer_dials(Some(Rc::new(move || {
             dials.lock().unwrap().push(began.elapsed().as_secs_f64());
             let dialled = |result| Dialled { delay: Duration::ZERO, result };
-            let answer = match act.lock().unwrap().clone() {
+            let (answer, hangs) = match act.lock().unwrap().clone() {
                 Act::Refuse => return dialled(Err(Some(Fault::Refused))),
                 Act::Local => return dialled(Err(None)),
-                Act::Silence => None,
-                Act::Answer(answer) => Some(answer),
+                Act::Silence => (None, true),
+                Act::Hang(answer) => (Some(answer), true),
+                Act::Answer(answer) => (Some(answer), false),
             };
             let (ours, theirs) = Memory::pair(4096, 4096);
             let (sent, ended) = (sent.clone(), ended.clone());
@@ -122,7 +130,7 @@ impl Rig {
                 }
                 while let Ok(n @ 1..) = server.read(&mut request).await {
                     sent.lock().unwrap().extend_from_slice(&request[..n]);
-                    if request[..n] == *postgres::check::GOODBYE {
+                    if request[..n] == *postgres::check::GOODBYE && !hangs {
                         break;
                     }
                 }
@@ -134,7 +142,22 @@ impl Rig {
     }
 
     fn start(&mut self) {
-        self.checker = Some(Checker::start(self.service.clone()));
+        self.checkers.spawn(check_on(self.service.clone()));
+        self.checkers.close();
+    }
+
+    /// Goes on until a check is under way.
+    async fn until_checked(&self) {
+        while self.dials.lock().unwrap().is_empty() {
+            sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    /// How long the checker takes to end, in seconds.
+    async fn ending(&self) -> f64 {
+        let asked = Instant::now();
+        self.checkers.wait().await;
+        asked.elapsed().as_secs_f64()
     }
 
     fn trip(&self, cause: impl Into<crate::breaker::Cause>) {
@@ -243,7 +266,7 @@ async fn want_of_descriptors_is_no_finding_but_a_fault_of_this_machine() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_checker_that_is_gone_checks_nothing_and_one_that_is_told_otherwise_follows() {
+async fn a_checker_that_is_told_otherwise_follows_and_makes_no_check_in_a_drain() {
     let mut rig = Rig::new(redis(), When::Off, Remedy::HalfOpen, Act::Refuse);
     rig.start();
     rig.until(60.0).await;
@@ -253,8 +276,63 @@ async fn a_checker_that_is_gone_checks_nothing_and_one_that_is_told_otherwise_fo
     rig.gate.set_policy(Instant::now().into_std(), policy);
     rig.until(62.0).await;
     assert!(!rig.dials.lock().unwrap().is_empty());
-    rig.checker = None;
+    rig.service.shutdown().drain();
     let made = rig.dials.lock().unwrap().len();
     rig.until(100.0).await;
     assert_eq!(rig.dials.lock().unwrap().len(), made);
+}
+
+/// What a server says that trusts its clients.
+const WELCOME: &[u8] = b"R\0\0\0\x08\0\0\0\0S\0\0";
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_lets_a_check_end_that_is_under_way_and_does_not_wait_without_one() {
+    let mut rig = Rig::new(redis(), When::Always, Remedy::Close, Act::Silence);
+    rig.start();
+    rig.until_checked().await;
+    rig.service.shutdown().drain();
+    // The probe's time.
+    let took = rig.ending().await;
+    assert!((1.9..=2.1).contains(&took), "{took} s");
+    assert_eq!(rig.last(), Some(Finding::Failed(Fault::Timeout.into())));
+    assert_eq!(rig.dials.lock().unwrap().len(), 1);
+    for when in [When::Off, When::Always] {
+        let mut rig = Rig::new(redis(), when, Remedy::Close, Act::Silence);
+        rig.start();
+        rig.until(1.0).await;
+        rig.service.shutdown().drain();
+        assert_eq!((rig.ending().await, rig.dials.lock().unwrap().len()), (0.0, 0), "{when:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_of_a_drain_cuts_off_a_check_that_hangs_at_any_step() {
+    for (act, found) in [(Act::Silence, None), (Act::Hang(WELCOME), Some(Finding::Ready))] {
+        let mut rig = Rig::new(postgres(), When::Always, Remedy::Close, act);
+        rig.start();
+        rig.until_checked().await;
+        sleep(Duration::from_millis(500)).await;
+        rig.service.shutdown().finish();
+        assert_eq!((rig.ending().await, rig.last()), (0.0, found));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_is_slow_to_end_a_session_has_answered() {
+    let mut rig = Rig::new(postgres(), When::Always, Remedy::Close, Act::Hang(WELCOME));
+    rig.start();
+    rig.until_checked().await;
+    sleep(Duration::from_millis(1)).await;
+    assert_eq!(rig.last(), Some(Finding::Ready));
+    // It has the probe's time to do so, then the next one is made.
+    sleep(Duration::from_millis(1900)).await;
+    assert_eq!(rig.ended.load(Ordering::Relaxed), 0);
+    rig.until(5.0 * 5.0 + 2.0 * 5.0 + 0.1).await;
+    assert!(rig.dials.lock().unwrap().len() >= 5);
+    let snapshot = rig.gate.snapshot(Instant::now().into_std());
+    assert_eq!((snapshot.state, snapshot.checks.len()), (State::Closed, 1), "{:?}", snapshot.checks);
+    rig.service.shutdown().drain();
+    rig.checkers.wait().await;
+    sleep(Duration::from_millis(1)).await;
+    assert_eq!(rig.ended.load(Ordering::Relaxed), rig.dials.lock().unwrap().len(), "hung up");
 }
