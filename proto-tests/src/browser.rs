@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use fantoccini::error::CmdError;
 use fantoccini::wd::WebDriverCompatibleCommand;
-use fantoccini::{Client, ClientBuilder};
+use fantoccini::{Client, ClientBuilder, Locator};
 use http::Method;
 use hyper_util::client::legacy::connect::HttpConnector;
 use serde_json::{Value, json};
@@ -64,38 +65,59 @@ impl Browser {
 
     /// The value of a JavaScript expression.
     pub async fn eval(&self, expression: &str) -> Value {
-        let script = format!("return ({expression});");
-        self.client.execute(&script, Vec::new()).await.unwrap_or_else(|error| panic!("{expression}: {error}"))
+        self.try_eval(expression).await.unwrap_or_else(|error| panic!("{expression}: {error}"))
     }
 
-    /// Awaits that a JavaScript expression is true, then returns.
+    async fn try_eval(&self, expression: &str) -> Result<Value, CmdError> {
+        self.client.execute(&format!("return ({expression});"), Vec::new()).await
+    }
+
+    /// Awaits that a JavaScript expression is true, then returns. It may fail until then: of a part of the page that is not
+    /// there yet.
     ///
     /// # Panics
     /// If it does not become true; shows the text of the page.
     pub async fn until(&self, expression: &str) {
-        let awaited = async {
-            while self.eval(expression).await != Value::Bool(true) {
+        let is_true = async || match self.try_eval(expression).await {
+            Ok(Value::Bool(true)) => Ok(()),
+            other => Err(format!("{other:?}")),
+        };
+        self.awaited(expression, is_true).await;
+    }
+
+    /// Clicks the first element that matches a CSS selector, as a mouse does: it must be visible. Awaits it.
+    pub async fn click(&self, selector: &str) {
+        self.awaited(selector, async || self.try_click(selector).await.map_err(|error| error.to_string()))
+            .await;
+    }
+
+    async fn try_click(&self, selector: &str) -> Result<(), CmdError> {
+        self.client.find(Locator::Css(selector)).await?.click().await
+    }
+
+    /// Types into the first element that matches a CSS selector. Awaits it.
+    pub async fn type_into(&self, selector: &str, text: &str) {
+        let typed = async || self.try_type(selector, text).await.map_err(|error| error.to_string());
+        self.awaited(selector, typed).await;
+    }
+
+    async fn try_type(&self, selector: &str, text: &str) -> Result<(), CmdError> {
+        self.client.find(Locator::Css(selector)).await?.send_keys(text).await
+    }
+
+    /// Tries until it succeeds: the page is drawn anew while it is looked at.
+    async fn awaited(&self, what: &str, mut act: impl AsyncFnMut() -> Result<(), String>) {
+        let mut seen = String::new();
+        let done = async {
+            while let Err(error) = act().await {
+                seen = error;
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
-        if tokio::time::timeout(PATIENCE, awaited).await.is_err() {
+        if tokio::time::timeout(PATIENCE, done).await.is_err() {
             let text = self.eval("document.body.innerText").await;
-            panic!("waited {PATIENCE:?} for `{expression}`; the page shows: {text}");
+            panic!("waited {PATIENCE:?} for `{what}`; last seen: {seen}; the page shows: {text}");
         }
-    }
-
-    /// Clicks the first element that matches a CSS selector, as a mouse does: it must be visible.
-    pub async fn click(&self, selector: &str) {
-        let element = self.client.find(fantoccini::Locator::Css(selector)).await;
-        let element = element.unwrap_or_else(|error| panic!("{selector}: {error}"));
-        element.click().await.unwrap_or_else(|error| panic!("{selector}: {error}"));
-    }
-
-    /// Types into the first element that matches a CSS selector.
-    pub async fn type_into(&self, selector: &str, text: &str) {
-        let element = self.client.find(fantoccini::Locator::Css(selector)).await;
-        let element = element.unwrap_or_else(|error| panic!("{selector}: {error}"));
-        element.send_keys(text).await.unwrap_or_else(|error| panic!("{selector}: {error}"));
     }
 
     /// A command of the DevTools protocol.

@@ -181,12 +181,18 @@ fn handshakes_that_are_silent_or_trickle_end_in_time() {
     let (redis, postgres) = (Redis::start(), Postgres::start());
     let authority = Authority::new();
     let front = authority.issue("front");
-    let offers = format!("handshake-timeout=1s,{}", front.spec("tls-cert", "tls-key"));
+    let offers = front.spec("tls-cert", "tls-key");
     let proxy = Setup::default()
+        .with_defaults()
         .redis("cache", redis.addr(), &offers)
-        .postgres("db", postgres.addr(), "handshake-timeout=1s,failure-threshold=1")
+        .postgres("db", postgres.addr(), "failure-threshold=1")
         .postgres("tls", postgres.addr(), &offers)
         .start();
+    // Half-way through the login: it has been asked for a password. The server had all the time that it needs for that.
+    let mut asked = Pg::connect(proxy.addr("db"));
+    asked.send(&startup_packet("scram_user", "postgres"));
+    assert_eq!(asked.receive().map(|message| message.tag), Some(b'R'));
+    proxy.set_defaults("handshake_timeout = \"1s\"");
     // A client's hello that never gets long, and a startup packet of 10,000 bytes.
     let hello = [&[0x16, 3, 1, 2, 0][..], &[1; 500]].concat();
     let startup = [&10_000_u32.to_be_bytes()[..], &196_608_u32.to_be_bytes(), &[b'x'; 9_000]].concat();
@@ -198,15 +204,13 @@ fn handshakes_that_are_silent_or_trickle_end_in_time() {
             scope.spawn(move || Client::connect(addr).rest());
             scope.spawn(move || trickle(addr, bytes));
         }
-        let addr = proxy.addr("db");
-        // Half-way through the login: asked for a password, it says nothing.
+        // It begins to answer, and says no more.
         scope.spawn(move || {
-            let mut pg = Pg::connect(addr);
-            pg.send(&startup_packet("scram_user", "postgres"));
-            assert_eq!(pg.receive().map(|message| message.tag), Some(b'R'));
-            pg.raw.rest();
+            asked.send(b"p");
+            asked.raw.rest();
         });
     });
+    proxy.set_defaults("");
     for name in ["cache", "db", "tls"] {
         assert_eq!(proxy.figure(name, "failed_calls"), 0, "'{name}'");
         eventually("their end", || match proxy.metric("fusewire_connections_active", &[("backend", name)]) {

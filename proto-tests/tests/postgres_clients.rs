@@ -157,12 +157,15 @@ async fn a_cancel_request_reaches_its_own_session() {
     let (postgres, proxy) = both();
     let (victim, bystander) = (connect(&proxy).await, connect(&proxy).await);
     let token = victim.cancel_token();
+    // The bystander runs until it gets a lock.
+    let mut holder = postgres.session();
+    holder.query("SELECT pg_advisory_lock(1)");
     let running = tokio::spawn(async move { victim.batch_execute("SELECT pg_sleep(60)").await });
-    let other = tokio::spawn(async move { bystander.batch_execute("SELECT pg_sleep(2)").await });
+    let other = tokio::spawn(async move { bystander.batch_execute("SELECT pg_advisory_lock(1)").await });
     tokio::task::block_in_place(|| {
         eventually("running queries", || {
-            match postgres.sql("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'").as_str()
-            {
+            let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event IN ('PgSleep', 'advisory')";
+            match postgres.sql(waiting).as_str() {
                 "2" => Ok(()),
                 seen => Err(seen.to_owned()),
             }
@@ -171,6 +174,7 @@ async fn a_cancel_request_reaches_its_own_session() {
     within("a cancel", token.cancel_query(NoTls)).await.expect("a cancel");
     let error = within("the victim", running).await.expect("a task").expect_err("57014");
     assert_eq!(error.code().map(|code| code.code()), Some("57014"));
+    holder.query("SELECT pg_advisory_unlock(1)");
     within("the bystander", other).await.expect("a task").expect("an undisturbed query");
     proxy.stop_clean("db");
 }

@@ -109,11 +109,13 @@ fn tokio_postgres_reads_code_detail_and_hint() {
 #[test]
 fn a_hang_refuses_queries_of_live_sessions_and_keeps_the_sessions() {
     let postgres = Postgres::start();
-    let proxy = proxy_for(&postgres, "handshake-timeout=1s,recovery-timeout=1s,probe-timeout=1s");
+    let settings = "recovery-timeout=1s,probe-timeout=1s";
+    let proxy = Setup::default().with_defaults().postgres("db", postgres.addr(), settings).start();
     let mut session = Pg::session(proxy.addr("db"));
     session.rows("CREATE TEMP TABLE mine AS SELECT 7 AS x");
 
     postgres.freeze();
+    proxy.set_defaults("handshake_timeout = \"1s\"");
     // The kernel still accepts for the frozen server; nobody answers a startup.
     thread::scope(|scope| {
         for _ in 0..5 {

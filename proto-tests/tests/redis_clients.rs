@@ -4,6 +4,7 @@ use std::process::Command;
 
 use proto_tests::payload::Random;
 use proto_tests::tools::{output_of, run, run_with_input, tool};
+use proto_tests::until::PATIENCE;
 use proto_tests::wire::{Reply, command};
 use proto_tests::{Client, Fusewire, Redis, Setup, within};
 use redis::Commands;
@@ -105,7 +106,7 @@ fn redis_rs_publish_and_subscribe() {
     let (_redis, proxy) = both();
     let client = redis::Client::open(url(&proxy, "")).expect("a client");
     let mut listener = client.get_connection().expect("a connection");
-    listener.set_read_timeout(Some(proto_tests::until::PATIENCE)).expect("a read timeout");
+    listener.set_read_timeout(Some(PATIENCE)).expect("a read timeout");
     let mut subscription = listener.as_pubsub();
     subscription.subscribe("news").expect("SUBSCRIBE");
     subscription.psubscribe("new*").expect("PSUBSCRIBE");
@@ -132,7 +133,12 @@ fn redis_rs_multiplexed_connection_reads_the_rejection_and_goes_on_after_it() {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     runtime.block_on(within("a multiplexed client", async {
         let client = redis::Client::open(url(&proxy, "")).expect("a client");
-        let mut connection = client.get_multiplexed_async_connection().await.expect("a connection");
+        // By itself it gives up after half a second, which a slow machine may take.
+        let config = redis::AsyncConnectionConfig::new()
+            .set_response_timeout(Some(PATIENCE))
+            .set_connection_timeout(Some(PATIENCE));
+        let connecting = client.get_multiplexed_async_connection_with_config(&config);
+        let mut connection = connecting.await.expect("a connection");
         let set: () = redis::cmd("SET").arg("k").arg(1).query_async(&mut connection).await.expect("SET");
         proxy.post("/api/v1/circuit-breaker/trip/cache");
         for _ in 0..20 {

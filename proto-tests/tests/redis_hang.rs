@@ -5,6 +5,9 @@ use std::thread;
 use proto_tests::wire::Reply;
 use proto_tests::{Client, Fusewire, Redis, Setup, eventually};
 
+/// Set when the server stands still already: no answer of one that is merely slow is late.
+const SOON: &str = "response_timeout = \"400ms\"";
+
 /// Five clients at once, each with one call that will not be answered.
 fn five_unanswered_calls(proxy: &Fusewire) {
     thread::scope(|scope| {
@@ -22,11 +25,11 @@ fn five_unanswered_calls(proxy: &Fusewire) {
 #[test]
 fn a_hang_trips_and_the_thaw_is_found_by_a_probe() {
     let redis = Redis::start();
-    let proxy = Setup::default()
-        .redis("cache", redis.addr(), "response-timeout=400ms,recovery-timeout=1s,probe-timeout=1s")
-        .start();
+    let settings = "recovery-timeout=1s,probe-timeout=1s";
+    let proxy = Setup::default().with_defaults().redis("cache", redis.addr(), settings).start();
     assert_eq!(Client::connect(proxy.addr("cache")).call(&["SET", "k", "v"]), Reply::simple("OK"));
     redis.freeze();
+    proxy.set_defaults(SOON);
     five_unanswered_calls(&proxy);
     let line = proxy
         .await_log("Circuit breaker 'cache' transitioned from CLOSED to OPEN after 5 consecutive failures");
@@ -44,11 +47,11 @@ fn a_hang_trips_and_the_thaw_is_found_by_a_probe() {
 /// A stopped Redis, and a client that was connected before.
 fn frozen_behind_a_client() -> (Redis, Fusewire, Client) {
     let redis = Redis::start();
-    let proxy =
-        Setup::default().redis("cache", redis.addr(), "response-timeout=400ms,recovery-timeout=1h").start();
+    let proxy = Setup::default().with_defaults().redis("cache", redis.addr(), "recovery-timeout=1h").start();
     let mut early = Client::connect(proxy.addr("cache"));
     assert_eq!(early.call(&["PING"]), Reply::simple("PONG"));
     redis.freeze();
+    proxy.set_defaults(SOON);
     (redis, proxy, early)
 }
 
@@ -158,16 +161,25 @@ fn ping(proxy: &Fusewire) -> Result<(), String> {
 #[test]
 fn blocking_commands_may_take_longer_than_the_response_timeout() {
     let redis = Redis::start();
-    let proxy =
-        Setup::default().redis("cache", redis.addr(), "response-timeout=300ms,failure-threshold=1").start();
-    let mut client = Client::connect(proxy.addr("cache"));
-    assert_eq!(client.call(&["BLPOP", "nothing", "1"]), Reply::Null);
-    client.command(&["SUBSCRIBE", "channel"]);
-    client.expect(b"*3\r\n$9\r\nsubscribe\r\n$7\r\nchannel\r\n:1\r\n");
-    // Another blocking call is the clock: a subscription is silent for longer than the timeout meanwhile.
-    assert_eq!(Client::connect(proxy.addr("cache")).call(&["BRPOP", "nothing", "1"]), Reply::Null);
+    let proxy = Setup::default().with_defaults().redis("cache", redis.addr(), "failure-threshold=1").start();
+    let [mut bounded, mut unbounded, mut subscriber] =
+        std::array::from_fn(|_| Client::connect(proxy.addr("cache")));
+    for client in [&mut bounded, &mut unbounded] {
+        assert_eq!(client.call(&["PING"]), Reply::simple("PONG"));
+    }
+    subscriber.command(&["SUBSCRIBE", "channel"]);
+    subscriber.expect(b"*3\r\n$9\r\nsubscribe\r\n$7\r\nchannel\r\n:1\r\n");
+    proxy.set_defaults("response_timeout = \"300ms\"");
+    bounded.command(&["BLPOP", "a", "60"]);
+    unbounded.command(&["BRPOP", "b", "0"]);
+    // The server's own clock: all three are silent for longer than the timeout meanwhile.
+    assert_eq!(redis.client().call(&["BLPOP", "nothing", "1"]), Reply::Null);
     redis.client().call(&["PUBLISH", "channel", "news"]);
-    client.expect(b"*3\r\n$7\r\nmessage\r\n$7\r\nchannel\r\n$4\r\nnews\r\n");
+    subscriber.expect(b"*3\r\n$7\r\nmessage\r\n$7\r\nchannel\r\n$4\r\nnews\r\n");
+    for (client, list) in [(&mut bounded, "a"), (&mut unbounded, "b")] {
+        redis.client().call(&["RPUSH", list, "job"]);
+        assert_eq!(client.reply(), Reply::Many(b'*', vec![Reply::bulk(list), Reply::bulk("job")]));
+    }
     assert_eq!(proxy.figure("cache", "failed_calls"), 0);
     assert_eq!(proxy.state("cache"), "closed");
     proxy.stop();

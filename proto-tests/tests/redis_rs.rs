@@ -11,13 +11,23 @@ use futures_util::future::join_all;
 use proto_tests::until::PATIENCE;
 use proto_tests::wire::Reply;
 use proto_tests::{Fusewire, Redis, Setup, eventually, within};
-use redis::aio::{ConnectionLike, ConnectionManager, ConnectionManagerConfig};
-use redis::{AsyncCommands, Client, RedisError, RedisResult, Script, Value, cmd, pipe};
+use redis::aio::{ConnectionLike, ConnectionManager, ConnectionManagerConfig, MultiplexedConnection};
+use redis::{
+    AsyncCommands, AsyncConnectionConfig, Client, RedisError, RedisResult, Script, Value, cmd, pipe,
+};
 
 const VERSIONS: [&str; 2] = ["", "?protocol=resp3"];
 
 fn client(addr: SocketAddr, more: &str) -> Client {
     Client::open(format!("redis://{addr}/{more}")).expect("a client")
+}
+
+/// A connection that waits for slow machines: by itself it gives up after half a second.
+async fn multiplexed(client: &Client) -> RedisResult<MultiplexedConnection> {
+    let config = AsyncConnectionConfig::new()
+        .set_response_timeout(Some(PATIENCE))
+        .set_connection_timeout(Some(PATIENCE));
+    client.get_multiplexed_async_connection_with_config(&config).await
 }
 
 /// A manager that tries again soon and does not give up.
@@ -138,7 +148,7 @@ async fn listened(client: &Client) -> Vec<String> {
     let mut subscriber = client.get_async_pubsub().await.expect("a subscriber");
     subscriber.subscribe("news").await.expect("SUBSCRIBE");
     subscriber.psubscribe("n*").await.expect("PSUBSCRIBE");
-    let mut speaker = client.get_multiplexed_async_connection().await.expect("a connection");
+    let mut speaker = multiplexed(client).await.expect("a connection");
     for n in 0..10 {
         told.push(said::<i64>(speaker.publish("news", n)).await);
     }
@@ -166,8 +176,8 @@ async fn every_answer_is_the_same_as_without_the_proxy() {
         let mut answers = Vec::new();
         for addr in [redis.addr(), proxy.addr("cache")] {
             let client = client(addr, version);
-            let multiplexed = client.get_multiplexed_async_connection().await.expect("a connection");
-            let first = within("the multiplexed connection", everything(multiplexed)).await;
+            let connection = multiplexed(&client).await.expect("a connection");
+            let first = within("the multiplexed connection", everything(connection)).await;
             let managed = manager(client.clone()).await.expect("a manager");
             let second = within("the manager", everything(managed)).await;
             answers.push((first, second, within("the subscriber", listened(&client)).await));
@@ -217,8 +227,8 @@ async fn a_rejection_is_an_ordinary_error_and_the_connection_is_kept() {
     let (_redis, proxy) = both();
     for version in VERSIONS {
         let client = client(proxy.addr("cache"), version);
-        let multiplexed = client.get_multiplexed_async_connection().await.expect("a connection");
-        within("the multiplexed connection", refused_and_kept(&proxy, multiplexed)).await;
+        let connection = multiplexed(&client).await.expect("a connection");
+        within("the multiplexed connection", refused_and_kept(&proxy, connection)).await;
         let managed = manager(client).await.expect("a manager");
         within("the manager", refused_and_kept(&proxy, managed)).await;
     }
@@ -232,14 +242,14 @@ async fn a_new_connection_while_open_reads_why_and_makes_no_storm() {
     trip(&proxy);
     let (clients, dials) = (accepted(&proxy), dialled(&proxy));
     // Its handshake needs nothing of the server: it connects, and each call is rejected on the one connection.
-    let mut plain = client(addr, "").get_multiplexed_async_connection().await.expect("a connection");
+    let mut plain = multiplexed(&client(addr, "")).await.expect("a connection");
     for _ in 0..10 {
         assert_refused(&get(&mut plain, "k").await.expect_err("a rejection"));
     }
     assert_eq!(accepted(&proxy) - clients, 1);
     // HELLO and SELECT are rejected, so there is no connection.
     for more in ["?protocol=resp3", "3"] {
-        let error = client(addr, more).get_multiplexed_async_connection().await.expect_err("a rejection");
+        let error = multiplexed(&client(addr, more)).await.expect_err("a rejection");
         assert!(error.to_string().contains("backend 'cache' is open ("), "{more}: {error}");
     }
     assert_eq!(accepted(&proxy) - clients, 3);
@@ -253,7 +263,7 @@ async fn a_new_connection_while_open_reads_why_and_makes_no_storm() {
     })
     .await;
     for more in ["", "?protocol=resp3", "3"] {
-        let mut fresh = client(addr, more).get_multiplexed_async_connection().await.expect("a connection");
+        let mut fresh = multiplexed(&client(addr, more)).await.expect("a connection");
         assert_eq!(get(&mut fresh, "k").await, Ok(None));
     }
     proxy.stop();
@@ -307,8 +317,11 @@ async fn the_manager_survives_a_crash_by_itself() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_manager_with_few_retries_and_a_handshake_does_not_come_back() {
     let (mut redis, proxy) = both();
-    let config =
-        ConnectionManagerConfig::new().set_number_of_retries(1).set_max_delay(Duration::from_millis(5));
+    let config = ConnectionManagerConfig::new()
+        .set_number_of_retries(1)
+        .set_max_delay(Duration::from_millis(5))
+        .set_response_timeout(Some(PATIENCE))
+        .set_connection_timeout(Some(PATIENCE));
     let client = client(proxy.addr("cache"), "?protocol=resp3");
     let mut managed = client.get_connection_manager_with_config(config).await.expect("a manager");
     trip(&proxy);
@@ -324,7 +337,7 @@ async fn a_manager_with_few_retries_and_a_handshake_does_not_come_back() {
     reset(&proxy);
     let still = get(&mut managed, "k").await.expect_err("the rejection that it remembers");
     assert_eq!(still.to_string(), refused.to_string());
-    let mut another = client.get_connection_manager().await.expect("another manager");
+    let mut another = manager(client).await.expect("another manager");
     assert_eq!(get(&mut another, "k").await, Ok(None));
     proxy.stop();
 }
@@ -338,10 +351,10 @@ async fn no_write_lands_in_another_database() {
     for turn in 0..5 {
         trip(&proxy);
         assert!(managed.set::<_, _, ()>(format!("refused-{turn}"), 1).await.is_err(), "a write while open");
-        assert!(client.get_multiplexed_async_connection().await.is_err(), "SELECT while open");
+        assert!(multiplexed(&client).await.is_err(), "SELECT while open");
         reset(&proxy);
         managed.set::<_, _, ()>(format!("old-{turn}"), 1).await.expect("SET");
-        let mut fresh = client.get_multiplexed_async_connection().await.expect("a connection");
+        let mut fresh = multiplexed(&client).await.expect("a connection");
         fresh.set::<_, _, ()>(format!("new-{turn}"), 1).await.expect("SET");
         written += 2;
     }

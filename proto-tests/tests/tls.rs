@@ -348,6 +348,7 @@ fn psql_logs_in_over_every_pair_of_legs_that_can_work() {
     matrix.works("required", "verify-full", "require", "t");
     // `allow` tries without TLS first and learns from the refusal.
     matrix.works("required", "allow", "prefer", "t");
+    matrix.proxy.await_log("not the server's own certificate");
     let warnings: Vec<String> = matrix
         .proxy
         .log()

@@ -3,7 +3,7 @@
 import asyncio
 
 import psycopg
-from control import PROXY, accepted, check, error_of, name_of, reset, same_answers, say, trip
+from control import PATIENCE, PROXY, accepted, check, error_of, name_of, reset, same_answers, say, state, trip
 from postgres_story import check_refused, pid_of, refused_after_a_crash, refused_by_hand, right_tenant, right_tenant_of_a_pool
 from psycopg_pool import ConnectionPool
 
@@ -79,6 +79,9 @@ class Pool(Driver):
             check=self.check,
             open=True,
         )
+        if state() == "closed":
+            # A slow server is not one that refuses: callers would wait in vain for that, too.
+            pool.wait(timeout=PATIENCE)
         return pool
 
     def close(self, pool):
