@@ -1,5 +1,6 @@
 //! Another configuration under way: nobody is disconnected, nothing is forgotten, and a mistake changes nothing.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -12,6 +13,7 @@ use proto_tests::process::Signal;
 use proto_tests::tools::{free_port, output_of, run, tool};
 use proto_tests::wire::Reply;
 use proto_tests::{Client, Fusewire, Pg, Postgres, Redis, Setup, eventually, fusewire};
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -301,5 +303,37 @@ fn the_answer_says_what_is_in_force_and_what_takes_a_restart() {
     let first = file.reload(&proxy, &table);
     assert_eq!(first["settings"], serde_json::json!(["drain_timeout", "log_level"]));
     assert_eq!(first["changed"], serde_json::json!([]));
+    proxy.stop();
+}
+
+/// The numbers that a process's next descriptors will get.
+fn free_descriptors(pid: u32) -> impl Iterator<Item = u64> {
+    let names =
+        fs::read_dir(format!("/proc/{pid}/fd")).expect("a process").map(|entry| entry.unwrap().file_name());
+    let open: BTreeSet<u64> = names.map(|name| name.to_str().unwrap().parse().unwrap()).collect();
+    (0..).filter(move |number| !open.contains(number))
+}
+
+#[test]
+fn a_reload_for_which_descriptors_are_missing_changes_nothing_and_can_be_made_again() {
+    let redis = Redis::start();
+    let (cache, extra) = (addr(), addr());
+    let text = backend("redis", "cache", cache, redis.addr(), "");
+    let file = File::new(&text);
+    let proxy = file.start();
+    let text = text + &backend("redis", "extra", extra, redis.addr(), "");
+    file.write(&text);
+    // One is enough to read the file and to bind the address, and too few for the workers to accept there.
+    let pid = Pid::from_raw(proxy.pid().try_into().unwrap());
+    let limit = getrlimit(Resource::Nofile);
+    let short = Rlimit { current: free_descriptors(proxy.pid()).nth(1), ..limit };
+    let before = prlimit(pid, Resource::Nofile, short).expect("a limit");
+    proxy.signal(Signal::HUP);
+    proxy.await_log("Configuration not reloaded");
+    prlimit(pid, Resource::Nofile, before).expect("the limit");
+    assert_eq!(file.reload(&proxy, &text)["added"][0], "extra");
+    for backend in [cache, extra] {
+        assert_eq!(ping(backend), Reply::simple("PONG"));
+    }
     proxy.stop();
 }

@@ -97,9 +97,13 @@ struct Former {
 /// A configuration that can be served.
 #[derive(Debug)]
 pub struct Prepared {
-    routes: Vec<Route>,
+    routes: Vec<(Route, Copies)>,
     fresh: Vec<Bound>,
 }
+
+/// What the workers will accept a backend's clients on: their copies of each of its listeners. None for a backend that stays
+/// where it is.
+type Copies = Vec<Vec<Listener>>;
 
 impl Plane {
     /// A plane without ports.
@@ -149,25 +153,35 @@ impl Plane {
         for backend in &config.backends {
             let name = &backend.name;
             let refused = |error| Refused::Tls { backend: name.clone(), error };
-            prepared.routes.push(Route::new(backend.clone()).map_err(refused)?);
-            if self.ports.iter().any(|port| port.socket.is_for(backend)) {
-                continue;
-            }
-            let (endpoint, owner) = (backend.listen.clone(), name.clone());
-            let mine = self.handed.extract_if(.., |(handed, _)| **handed == **name);
-            let listeners: Vec<Listener> = mine.map(|(_, listener)| listener).collect();
-            if !listeners.is_empty() {
-                prepared.fresh.push(Bound { endpoint, owner, listeners, _file: None });
-                continue;
-            }
-            match Listener::bind(&endpoint) {
-                Ok((listeners, file)) => {
-                    prepared.fresh.push(Bound { endpoint, owner, listeners, _file: file });
+            let route = Route::new(backend.clone()).map_err(refused)?;
+            let refused =
+                |error| Refused::Listen { endpoint: backend.listen.clone(), backend: name.clone(), error };
+            let copies = match self.ports.iter().find(|port| port.socket.is_for(backend)) {
+                Some(port) if port.service.backend().is(backend) => Copies::new(),
+                Some(port) => self.copies(&port.socket).map_err(refused)?,
+                None => {
+                    let bound = self.bind(backend).map_err(refused)?;
+                    let copies = self.copies(&bound).map_err(refused)?;
+                    prepared.fresh.push(bound);
+                    copies
                 }
-                Err(error) => return Err(Refused::Listen { endpoint, backend: name.clone(), error }),
-            }
+            };
+            prepared.routes.push((route, copies));
         }
         Ok(prepared)
+    }
+
+    /// Binds a backend's address, if no listener was handed over for it.
+    fn bind(&mut self, backend: &config::Backend) -> io::Result<Bound> {
+        let (endpoint, owner) = (backend.listen.clone(), backend.name.clone());
+        let mine = self.handed.extract_if(.., |(handed, _)| **handed == *owner);
+        let handed: Vec<Listener> = mine.map(|(_, listener)| listener).collect();
+        let (listeners, file) = if handed.is_empty() { Listener::bind(&endpoint)? } else { (handed, None) };
+        Ok(Bound { endpoint, owner, listeners, _file: file })
+    }
+
+    fn copies(&self, bound: &Bound) -> io::Result<Copies> {
+        bound.listeners.iter().map(|listener| self.workers.copies(listener)).collect()
     }
 
     /// Serves what was prepared and nothing else. The connections of a backend that is no more are drained within
@@ -175,7 +189,7 @@ impl Plane {
     /// addresses that were given up are free.
     pub async fn commit(&mut self, prepared: Prepared, backends: &Backends, drain_timeout: Duration) {
         let listened: Vec<Endpoint> =
-            prepared.routes.iter().map(|route| route.config.listen.clone()).collect();
+            prepared.routes.iter().map(|(route, _)| route.config.listen.clone()).collect();
         let mut sockets = prepared.fresh;
         let mut former = Vec::new();
         for Port { socket, service, end } in std::mem::take(&mut self.ports) {
@@ -183,7 +197,7 @@ impl Plane {
             sockets.push(socket);
         }
         let (mut opened, mut closing) = (Vec::new(), Vec::new());
-        for route in prepared.routes {
+        for (route, copies) in prepared.routes {
             let config = route.config.clone();
             let Some(backend) = backends.get(&config.name) else { continue };
             let Some(at) = sockets.iter().position(|socket| socket.is_for(&config)) else { continue };
@@ -206,7 +220,7 @@ impl Plane {
                 }
             };
             let end = end.unwrap_or_else(|| {
-                opened.push(self.ports.len());
+                opened.push((self.ports.len(), copies));
                 Closing::default()
             });
             for listener in &socket.listeners {
@@ -223,8 +237,8 @@ impl Plane {
                 service.shutdown().finish();
             });
         }
-        for port in opened.into_iter().filter_map(|at| self.ports.get(at)) {
-            port.open(&self.workers);
+        for (at, copies) in opened {
+            self.ports[at].open(&self.workers, copies);
         }
         drop(sockets);
         let over = async {
@@ -278,25 +292,18 @@ impl Bound {
 }
 
 impl Port {
-    fn open(&self, workers: &Workers) {
+    fn open(&self, workers: &Workers, copies: Copies) {
         let config = self.service.backend().config();
-        for listener in &self.socket.listeners {
+        for (listener, copies) in self.socket.listeners.iter().zip(copies) {
             let endpoint = listener.endpoint().unwrap_or_else(|_| self.socket.endpoint.clone());
-            match workers.accept(listener, &self.service, &self.end) {
-                Ok(()) => tracing::info!(
-                    backend = %config.name,
-                    protocol = config.protocol.label(),
-                    listen = %endpoint,
-                    upstream = %config.upstream,
-                    "Listening"
-                ),
-                Err(error) => tracing::error!(
-                    backend = %config.name,
-                    listen = %endpoint,
-                    %error,
-                    "Cannot listen: no descriptor is left"
-                ),
-            }
+            workers.accept(copies, &self.service, &self.end);
+            tracing::info!(
+                backend = %config.name,
+                protocol = config.protocol.label(),
+                listen = %endpoint,
+                upstream = %config.upstream,
+                "Listening"
+            );
         }
     }
 }

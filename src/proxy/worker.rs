@@ -122,23 +122,20 @@ impl Workers {
         Ok(Self { threads, runtimes, crew, alive, shutdown })
     }
 
-    /// Has every worker accept clients of `service` on `listener` until `end`.
+    /// A copy of a listener for each worker.
     ///
     /// # Errors
-    /// If no descriptor is left for a worker's copy of it; then none accepts.
-    pub(super) fn accept(
-        &self,
-        listener: &Listener,
-        service: &Arc<Service>,
-        end: &Closing,
-    ) -> io::Result<()> {
-        let copies: Vec<Listener> =
-            self.crew.inboxes.iter().map(|_| listener.try_clone()).collect::<io::Result<_>>()?;
+    /// If no descriptor is left for one of them.
+    pub(super) fn copies(&self, listener: &Listener) -> io::Result<Vec<Listener>> {
+        self.crew.inboxes.iter().map(|_| listener.try_clone()).collect()
+    }
+
+    /// Has every worker accept clients of `service` on its copy of a listener until `end`.
+    pub(super) fn accept(&self, copies: Vec<Listener>, service: &Arc<Service>, end: &Closing) {
         for (inbox, copy) in self.crew.inboxes.iter().zip(copies) {
             // A worker that has ended accepts nobody.
             let _ = inbox.send(Order::Accept(copy, service.clone(), end.clone(), end.accepting()));
         }
-        Ok(())
     }
 
     /// Their pulse.
