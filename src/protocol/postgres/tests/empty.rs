@@ -67,8 +67,9 @@ fn a_run_that_does_more_is_refused_whole() {
         [parse("", ""), bind(""), describe("other"), execute(), sync()].concat(),
         [parse("", ""), m(b'D', b"P\0"), bind(""), execute(), sync()].concat(),
         [describe(""), parse("", ""), bind(""), execute(), sync()].concat(),
-        [parse("", ""), m(b'B', b"portal\0\0\0\0\0\0\0\0"), execute(), sync()].concat(),
+        [parse("", ""), m(b'B', b"p\0\0\0\0\0\0\0\0"), execute(), sync()].concat(),
         [parse("", ""), m(b'B', &[0]), execute(), sync()].concat(),
+        [parse("", ""), bind(""), execute(), bind(""), sync()].concat(),
     ] {
         let end = answering(&[Trip, Client(run)]);
         assert_eq!((end.told().as_str(), end.sent().as_str()), ("EZ", ""));

@@ -59,6 +59,7 @@ fn local_replies_come_in_chunks() {
     let (now, requests) = (rig.now, req("GET k").repeat(10_000));
     rig.trip();
     rig.session().on_client(now, &requests, true, &mut Plan::default());
+    assert_eq!(rig.wait(), Wait::Nothing, "whoever does not read them is not the backend");
     let (mut out, mut all) = (Vec::new(), 0);
     loop {
         out.clear();
