@@ -280,7 +280,7 @@ settings! {
     TcpUserTimeout "tcp_user_timeout" Backend Timeouts span(MS, DAY), Preset::Same("30s"),
         "How long sent data may go unacknowledged by the server's machine (TCP_USER_TIMEOUT)";
     Keepalive "keepalive" Backend Timeouts span(SECOND, Duration::from_secs(9 * 3600)), Preset::Same("30s"),
-        "Idle time before TCP keepalive packets, on both sides; rounded down to whole seconds";
+        "Idle time before TCP keepalive packets, on both sides; towards the server at most half of tcp_user_timeout; in whole seconds";
 
     TlsCert "tls_cert" Backend Tls Kind::Path, Preset::Same(""),
         "Certificate chain that clients are shown, a PEM file; with it Redis clients must and Postgres clients may use TLS";

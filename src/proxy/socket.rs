@@ -3,6 +3,7 @@
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -12,6 +13,9 @@ use super::tls;
 use crate::config::Timeouts;
 use crate::protocol::Plan;
 use crate::protocol::proxy_protocol::Ends;
+
+/// Between two packets that ask a silent peer whether it is there; three without an answer are its end.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// A connected socket.
 #[derive(Debug)]
@@ -40,9 +44,11 @@ impl Socket {
 
     /// Prepares a backend's socket: as downstream, and data that stays unacknowledged means a dead peer.
     pub fn tune_upstream(&self, timeouts: &Timeouts) {
-        self.tune_downstream(timeouts);
         if let Self::Tcp(stream) = self {
-            let _ = SockRef::from(stream).set_tcp_user_timeout(Some(timeouts.tcp_user));
+            let socket = SockRef::from(stream);
+            let (time, interval) = upstream_keepalive(timeouts);
+            set(&socket, time, interval);
+            let _ = socket.set_tcp_user_timeout(Some(timeouts.tcp_user));
         }
     }
 
@@ -50,7 +56,7 @@ impl Socket {
     pub fn reset_on_close(&self) {
         match self {
             Self::Tcp(stream) => {
-                let _ = SockRef::from(stream).set_linger(Some(std::time::Duration::ZERO));
+                let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
             }
             Self::Tls(stream) => stream.socket().reset_on_close(),
             Self::Unix(_) | Self::Closed => {}
@@ -172,14 +178,28 @@ impl AsyncWrite for Socket {
     }
 }
 
-/// No Nagle delay, keepalive: what every TCP socket gets.
+/// No Nagle delay, keepalive: what every client's TCP socket gets.
 pub(super) fn tune(socket: &SockRef<'_>, timeouts: &Timeouts) {
-    let keepalive = TcpKeepalive::new()
-        .with_time(timeouts.keepalive)
-        .with_interval(std::time::Duration::from_secs(10))
-        .with_retries(3);
+    set(socket, timeouts.keepalive, KEEPALIVE_INTERVAL);
+}
+
+fn set(socket: &SockRef<'_>, time: Duration, interval: Duration) {
+    let keepalive = TcpKeepalive::new().with_time(time).with_interval(interval).with_retries(3);
     let _ = socket.set_tcp_nodelay(true);
     let _ = socket.set_tcp_keepalive(&keepalive);
+}
+
+/// When a silent backend is first asked whether it is there, and how often from then on. Linux ends a connection that has a
+/// user timeout at the first packet that stays unanswered once nothing has come for that long (tcp(7)); so the asking
+/// begins in time for the third in a row to be the last, and one that is lost costs nothing. Below a user timeout of 6 s the
+/// system's whole seconds leave less room.
+fn upstream_keepalive(timeouts: &Timeouts) -> (Duration, Duration) {
+    const LEAST: Duration = Duration::from_secs(1);
+    let whole = |time: Duration| Duration::from_secs(time.as_secs()).max(LEAST);
+    (
+        whole(timeouts.keepalive.min(timeouts.tcp_user / 2)),
+        whole(KEEPALIVE_INTERVAL.min(timeouts.tcp_user / 6)),
+    )
 }
 
 /// Output that a socket would not take yet. Owns no memory while empty.
@@ -290,5 +310,44 @@ impl Backlog {
             self.rest.get_or_insert_default().bytes.extend_from_slice(slice);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn timeouts(tcp_user: u64, keepalive: u64) -> Timeouts {
+        let [second, tcp_user, keepalive] = [1, tcp_user, keepalive].map(Duration::from_secs);
+        Timeouts { connect: second, response: None, handshake: second, tcp_user, keepalive }
+    }
+
+    /// As 18,000 idle clients showed: their packets come together, and a kernel that is short of room drops some.
+    #[test]
+    fn two_lost_keepalive_packets_in_a_row_end_no_server_connection() {
+        for (tcp_user, keepalive) in [(30, 30), (30, 3600), (30, 5), (6, 30), (7, 7), (600, 30), (86_400, 1)]
+        {
+            let (time, interval) = upstream_keepalive(&timeouts(tcp_user, keepalive));
+            let shown = (tcp_user, keepalive, time, interval);
+            assert!(time + interval * 2 < Duration::from_secs(tcp_user), "{shown:?}");
+            assert!(time <= Duration::from_secs(keepalive) && interval <= KEEPALIVE_INTERVAL, "{shown:?}");
+        }
+        assert_eq!(upstream_keepalive(&timeouts(30, 30)), (Duration::from_secs(15), Duration::from_secs(5)));
+        // The least that the system knows.
+        assert_eq!(upstream_keepalive(&timeouts(1, 1)), (Duration::from_secs(1), Duration::from_secs(1)));
+    }
+
+    #[tokio::test]
+    async fn a_servers_socket_gets_them() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let socket = Socket::Tcp(stream);
+        socket.tune_upstream(&timeouts(30, 30));
+        let Socket::Tcp(stream) = &socket else { unreachable!() };
+        let options = SockRef::from(stream);
+        assert!(options.keepalive().unwrap() && options.tcp_nodelay().unwrap());
+        assert_eq!(options.tcp_keepalive_time().unwrap(), Duration::from_secs(15));
+        assert_eq!(options.tcp_keepalive_interval().unwrap(), Duration::from_secs(5));
+        assert_eq!(options.tcp_user_timeout().unwrap(), Some(Duration::from_secs(30)));
     }
 }
