@@ -5,6 +5,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::time::Duration;
 
 use crate::until::PATIENCE;
 
@@ -96,6 +97,15 @@ impl Client {
         stream.set_read_timeout(Some(PATIENCE)).expect("a read timeout");
         stream.set_write_timeout(Some(PATIENCE)).expect("a write timeout");
         Self { stream: Stream::Unix(stream), buffer: Vec::new(), start: 0 }
+    }
+
+    /// Waits so long for anything to come, where [`PATIENCE`] is not enough for what the server has to do.
+    pub fn be_patient_for(&self, patience: Duration) {
+        let result = match &self.stream {
+            Stream::Tcp(stream) => stream.set_read_timeout(Some(patience)),
+            Stream::Unix(stream) => stream.set_read_timeout(Some(patience)),
+        };
+        result.expect("a read timeout");
     }
 
     /// Another handle on the same connection, to write while this one reads. It starts without what this one has
