@@ -87,6 +87,9 @@ pub trait Session {
     /// [`Session::on_client_eof`], once all consumed input has been written upstream.
     fn may_forward_eof(&self) -> bool;
 
+    /// Whether the client has ended its side and all that the backend still owes it is the end of the connection.
+    fn is_parting(&self) -> bool;
+
     /// The backend has closed ([`Fault::Eof`]) or reset ([`Fault::Reset`]) its connection; everything it sent
     /// before has been presented.
     fn on_server_eof(&mut self, now: Instant, fault: Fault);

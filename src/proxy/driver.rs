@@ -46,6 +46,8 @@ const FINISH_WRITE: Duration = Duration::from_secs(10);
 /// before it has read the error (PROTOCOLS.md §1 rule 8).
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 1024 * 1024;
+/// How long a backend may take to end the connection of a client that has left. A stopped one never does.
+const PARTING: Duration = Duration::from_secs(10);
 /// How soon a request that waits for others to end asks again.
 const RETRY: Duration = Duration::from_millis(1);
 
@@ -419,7 +421,11 @@ impl<S: Session> Driver<S> {
             if self.server.is_none() && client_done && !moved {
                 return Moved::Until(Next::Finish);
             }
-            let wait = self.session.wait();
+            let wait = match self.client.backlog.is_empty() && self.session.is_parting() {
+                true if self.client_since + PARTING <= now => return Moved::Until(Next::Finish),
+                true => Wait::Client(PARTING),
+                false => self.session.wait(),
+            };
             self.watch_owing(now, wait);
             if !moved && !self.poll_events(cx, now, wait) {
                 return Moved::All;
@@ -564,6 +570,7 @@ impl<S: Session> Driver<S> {
             && self.session.queued().is_none()
         {
             self.client.input = Input::Over;
+            self.client_since = now;
             self.session.on_client_eof(now);
             moved = true;
         }

@@ -318,6 +318,10 @@ impl protocol::Session for Session {
         self.client_eof
     }
 
+    fn is_parting(&self) -> bool {
+        self.client_eof && matches!(self.stage, Stage::Relay) && self.queue.peek().is_none()
+    }
+
     fn on_server_eof(&mut self, now: Instant, fault: Fault) {
         match self.stage {
             Stage::Relay => {}

@@ -341,6 +341,10 @@ impl protocol::Session for Session {
         }
     }
 
+    fn is_parting(&self) -> bool {
+        self.client_eof && self.may_forward_eof()
+    }
+
     fn on_server_eof(&mut self, now: Instant, fault: Fault) {
         let Life::Relay(link) = self.life else {
             if matches!(self.life, Life::Opaque) {

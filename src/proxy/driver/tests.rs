@@ -120,6 +120,10 @@ impl Session for Lines {
         self.owed.is_empty()
     }
 
+    fn is_parting(&self) -> bool {
+        self.client_over && self.owed.is_empty()
+    }
+
     fn on_server_eof(&mut self, _: Instant, fault: Fault) {
         self.note(format!("server eof: {fault:?}"));
         self.phase = Phase::Finish;
@@ -345,6 +349,23 @@ async fn a_half_closed_client_still_gets_its_replies() {
     drop(server);
     rig.task.await.unwrap();
     assert_eq!(*rig.notes.lock().unwrap(), ["client eof", "server eof: Eof"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backend_that_never_lets_go_of_a_client_that_has_left_is_left_too() {
+    let mut rig = Rig::new();
+    let mut server = rig.connected(b"a\n").await;
+    read(&mut server, b"a\n").await;
+    server.write_all(b"A\n").await.unwrap();
+    read(&mut rig.client, b"A\n").await;
+    // However long it had been silent before.
+    tokio::time::sleep(2 * PARTING).await;
+    let left = present();
+    drop(rig.client);
+    timeout(10 * PARTING, &mut rig.task).await.expect("both are left").unwrap();
+    assert_eq!(*rig.notes.lock().unwrap(), ["client eof"]);
+    assert!(present() - left >= PARTING, "virtual time: {:?}", present() - left);
+    assert_eq!(server.read(&mut [0; 8]).await.unwrap(), 0);
 }
 
 #[tokio::test(start_paused = true)]

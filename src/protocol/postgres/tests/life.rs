@@ -19,8 +19,10 @@ fn the_end_of_a_clients_input_goes_on_to_the_server() {
     assert!(!rig.session.may_forward_eof());
     rig.step(&ClientEof);
     assert!(rig.session.may_forward_eof(), "a server that is not told keeps the session for ever");
+    assert!(!rig.session.is_parting());
     rig.step(&Server(rows()));
     assert_eq!(rig.outcome().verdicts(), (2, 0, 0), "it still gets its answer");
+    assert!(rig.session.is_parting());
 }
 
 #[test]
