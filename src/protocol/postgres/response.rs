@@ -85,6 +85,7 @@ impl Session {
                 plan.forward(self.take_rest(now, rest));
                 continue;
             }
+            self.abandon_if_over();
             if self.queue.local_is_due() {
                 break;
             }
@@ -103,10 +104,16 @@ impl Session {
                 Step::Again => {}
             }
         }
-        if self.client.is_over {
+        self.abandon_if_over();
+        self.ledger.flush(now);
+    }
+
+    /// Between two messages of the server, however many have come at once: gives up what only the client could go on with,
+    /// if it is not listened to any more.
+    fn abandon_if_over(&mut self) {
+        if self.client.is_over && self.server.at_boundary() {
             self.abandon_unfinished();
         }
-        self.ledger.flush(now);
     }
 
     /// Relays more of the message under way; says how much.

@@ -48,6 +48,9 @@ fn a_copy_that_waits_for_data_keeps_no_error_back() {
     );
     // The server has yet to ask for the data when the client goes wrong.
     assert_eq!(ends(&[Client([&copy, MALFORMED].concat()), Server(asks.clone())]), malformed("GE"));
+    // What comes together with the question is not listened to, as it is not if it comes later.
+    let more = Server([asks.clone(), rows()].concat());
+    assert_eq!(ends(&[Client([&copy, MALFORMED].concat()), more]), malformed("GE"));
     let run = [&parse("", "COPY t FROM STDIN"), &bind("")[..], &execute(), &sync(), MALFORMED].concat();
     let asked = Server([m(b'1', b""), m(b'2', b""), asks].concat());
     assert_eq!(ends(&[Client(run), asked]), malformed("12GE"));
