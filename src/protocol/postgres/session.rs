@@ -211,9 +211,12 @@ impl protocol::Session for Session {
         }
         let begin = out.len();
         let code = self.settings.reject_query();
-        while out.len() - begin < REPLY_CHUNK
-            && let Some(local) = self.queue.local()
-        {
+        while out.len() - begin < REPLY_CHUNK {
+            if self.queue.local().is_none() && self.client.is_over {
+                // What stood behind replies of ours is at the head now.
+                self.abandon_unfinished();
+            }
+            let Some(local) = self.queue.local() else { break };
             let is_last = matches!(local, Local::Fatal(_));
             if local.write(now, code.as_str(), out) {
                 self.queue.local_sent();

@@ -78,3 +78,10 @@ fn a_statement_behind_a_rejected_begin_is_told_so_in_the_middle_of_a_run() {
     ]);
     assert_eq!((end.told().as_str(), end.phase), ("EZ3E", Phase::Finish));
 }
+
+#[test]
+fn a_run_behind_replies_of_ours_keeps_no_error_back() {
+    let late = [&bind("s")[..], &execute(), &sync(), &parse("", "SELECT 1"), &bind("s"), MALFORMED].concat();
+    let rejected = Client([&parse("s", "SELECT 1")[..], &sync()].concat());
+    assert_eq!(ends(&[Trip, rejected, Reset, Client(late)]), malformed("EZEZE"));
+}
