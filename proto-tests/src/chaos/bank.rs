@@ -24,8 +24,12 @@ pub const NAME: &str = "bank";
 
 /// For both servers, since either may be the primary. A standby calls itself by its `cluster_name`; a base backup has
 /// another name and confirms nothing.
-const SETTINGS: &[&str] =
-    &["synchronous_commit=on", "synchronous_standby_names=standby", "cluster_name=standby"];
+const SETTINGS: &[&str] = &[
+    "synchronous_commit=on",
+    "synchronous_standby_names=standby",
+    "cluster_name=standby",
+    "max_standby_streaming_delay=-1",
+];
 
 /// SQLSTATEs that a standby answers writes with: read-only, and no serialisable transactions.
 pub const READ_ONLY: &[&str] = &["25006", "0A000"];
